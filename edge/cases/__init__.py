@@ -1,0 +1,48 @@
+"""Cases: what happened, why, and what fixed it. Every change of a case commits together with its outbox row."""
+
+from edge.cases.casebook import Casebook, HistoryPage
+from edge.cases.model import (
+    COLLECTION,
+    KINDS,
+    LANGUAGES,
+    OUTCOMES,
+    SEVERITIES,
+    STATUSES,
+    Case,
+    Evidence,
+    Found,
+    Impact,
+    Kind,
+    Language,
+    LiveCase,
+    LogEntry,
+    Match,
+    NewCase,
+    Outcome,
+    Severity,
+    Zone,
+)
+
+__all__ = [
+    "COLLECTION",
+    "KINDS",
+    "LANGUAGES",
+    "OUTCOMES",
+    "SEVERITIES",
+    "STATUSES",
+    "Case",
+    "Casebook",
+    "Evidence",
+    "Found",
+    "HistoryPage",
+    "Impact",
+    "Kind",
+    "Language",
+    "LiveCase",
+    "LogEntry",
+    "Match",
+    "NewCase",
+    "Outcome",
+    "Severity",
+    "Zone",
+]

@@ -1,0 +1,8 @@
+"""These tests run in .venv-export, which holds PyTorch: `make test-export`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "embedding"))
