@@ -127,13 +127,14 @@ class Mosquitto:
 
     def start(self, patience: float = 15) -> str:
         """Start and wait until it accepts a client; returns its address."""
-        for _ in range(2):
+        for _ in range(3):
             self.spawn()
             child.wait_for(lambda: self.ready() or self.poll() is not None, patience)
             if self.ready():
                 return self.url
             self.stop()
-            if not self._unreadable:
+            taken = not self._wanted and busy(_HOST, self._port)
+            if not (self._unreadable or taken):
                 break
         raise Stop(self.reason())
 
@@ -158,7 +159,7 @@ class Mosquitto:
             inner = ""
             if certified(self._folder):
                 if not self._inner_port or (not self._answered and busy(_HOST, self._inner_port)):
-                    self._inner_port = _free_port()
+                    self._inner_port = free_port()
                 inner = _INNER.format(
                     port=self._inner_port, host=_HOST, folder=self._folder, certificate=_CERTIFICATE, key=_KEY
                 )
@@ -186,11 +187,17 @@ class Mosquitto:
 
     def ready(self) -> bool:
         """Whether it accepts an MQTT client."""
-        if self._process is None or self._process.poll() is not None:
+        if self._process is None:
             return False
         with contextlib.suppress(OSError):
-            self._answered = _accepts(self._port) or self._answered
-            return self._answered
+            if not self._answered and self._inner_port:
+                # Another broker may have taken the port a moment ago. Ours opens its listeners in the order of its
+                # configuration and ends where it cannot: only one that got the first opens the second.
+                socket.create_connection((_HOST, self._inner_port), timeout=1).close()
+            accepted = _accepts(self._port)
+            if self._process.poll() is None:
+                self._answered = accepted or self._answered
+                return self._answered
         return False
 
     def poll(self) -> int | None:
@@ -279,7 +286,8 @@ def certified(folder: Path) -> bool:
     return True
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine that nobody listens on now."""
     with socket.create_server((_HOST, 0)) as probe:
         return int(probe.getsockname()[1])
 

@@ -28,7 +28,7 @@ from edge.cases import Case, Casebook, NewCase
 from edge.config import Settings
 from edge.contract.andon import CaseEvent, ZoneState
 from edge.db import Database
-from edge.doors.mosquitto import Mosquitto
+from edge.doors.mosquitto import Mosquitto, free_port
 from edge.errors import Rejected, Unavailable
 from edge.intake import Andon
 from edge.outbound.webhooks import ATTEMPTS
@@ -100,7 +100,9 @@ class Sent:
 def broker() -> Iterator[Mosquitto]:
     folder = Path(tempfile.mkdtemp(prefix="edge-"))
     folder.chmod(0o755)
-    made = Mosquitto(config.load(environ={"EDGE__DATA__DIR": str(folder / "data")}))
+    made = Mosquitto(
+        config.load(environ={"EDGE__DATA__DIR": str(folder / "data"), "EDGE__BROKER__PORT": str(free_port())})
+    )
     made.start()
     yield made
     made.stop()

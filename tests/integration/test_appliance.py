@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,13 +22,9 @@ import psycopg
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
+from edge.doors.mosquitto import free_port
+
 PLACE = "andon/demo/assembly/line-2/cell-1"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def eventually(check: Callable[[], Any], within: float = 20) -> Any:
@@ -55,6 +50,8 @@ class Appliance:
             **os.environ,
             "EDGE__DATA__DIR": str(data),
             "EDGE__WEB__PORT": str(self.port),
+            # Not of those that other tests' brokers look through: one would take it while this broker is dead.
+            "EDGE__BROKER__PORT": str(free_port()),
             "EDGE__PLANT__SAMPLE": "true",
             **settings,
         }

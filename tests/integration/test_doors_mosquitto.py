@@ -19,8 +19,8 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from edge.config import Settings, load
-from edge.doors import child
-from edge.doors.mosquitto import Mosquitto, busy, find
+from edge.doors import child, mosquitto
+from edge.doors.mosquitto import Mosquitto, busy, find, free_port
 from edge.errors import Stop
 
 
@@ -34,8 +34,7 @@ def data() -> Iterator[Path]:
 
 @pytest.fixture
 def port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
+    return free_port()
 
 
 def settings(data: Path, port: int = 0) -> Settings:
@@ -145,6 +144,24 @@ def test_the_address_stays_the_same(data: Path, port: int) -> None:
 def test_two_find_a_port_each(data: Path) -> None:
     with Mosquitto(settings(data)) as one, Mosquitto(settings(data.with_name("other"))) as two:
         assert one != two
+
+
+def test_another_broker_that_took_its_port_is_not_taken_for_its_own(
+    data: Path, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[int] = []
+
+    def free_a_moment_ago(host: str, number: int) -> str:
+        looked.append(number)
+        return "" if len(looked) == 1 else busy(host, number)
+
+    with Mosquitto(settings(data.with_name("other"), port)) as other:
+        (data / "run").mkdir(parents=True)
+        (data / "run" / "broker.port").write_text(f"{port}\n")
+        monkeypatch.setattr(mosquitto, "busy", free_a_moment_ago)
+        with Mosquitto(settings(data)) as url:
+            assert url != other
+            assert looked[0] == port
 
 
 def test_a_busy_port_is_named(data: Path) -> None:

@@ -24,7 +24,7 @@ from edge.cases import Casebook
 from edge.config import Settings, resources
 from edge.contract import KINDS
 from edge.db import Database
-from edge.doors.mosquitto import Mosquitto
+from edge.doors.mosquitto import Mosquitto, free_port
 from edge.intake import MqttIntake, address, quarantine
 
 #: What comes in; `andon.*` are what goes out.
@@ -37,7 +37,9 @@ EXAMPLES = sorted(
 def broker() -> Iterator[str]:
     folder = Path(tempfile.mkdtemp(prefix="edge-"))
     folder.chmod(0o711)
-    with Mosquitto(config.load(environ={"EDGE__DATA__DIR": str(folder / "data")})) as url:
+    with Mosquitto(
+        config.load(environ={"EDGE__DATA__DIR": str(folder / "data"), "EDGE__BROKER__PORT": str(free_port())})
+    ) as url:
         yield url
     shutil.rmtree(folder, ignore_errors=True)
 

@@ -24,7 +24,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from edge import config
 from edge.config import Settings
 from edge.db import Database
-from edge.doors.mosquitto import Mosquitto, find
+from edge.doors.mosquitto import Mosquitto, find, free_port
 from edge.errors import Unavailable
 from edge.intake import MqttIntake
 from edge.publisher import Publisher
@@ -78,7 +78,9 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture
 def mosquitto(folder: Path) -> Iterator[Mosquitto]:
-    broker = Mosquitto(config.load(environ={"EDGE__DATA__DIR": str(folder / "data")}))
+    broker = Mosquitto(
+        config.load(environ={"EDGE__DATA__DIR": str(folder / "data"), "EDGE__BROKER__PORT": str(free_port())})
+    )
     broker.start()
     yield broker
     broker.stop()

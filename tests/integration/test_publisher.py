@@ -22,7 +22,7 @@ import pytest
 
 from edge import config
 from edge.config import Settings
-from edge.doors.mosquitto import Mosquitto, find
+from edge.doors.mosquitto import Mosquitto, find, free_port
 from edge.publisher import Publisher
 
 PLACE = "andon/demo/assembly/line-1/cell-1"
@@ -53,7 +53,9 @@ class Site:
     def __init__(self, settings: Settings, folder: Path) -> None:
         self.folder = folder
         self.dsn = settings.database.dsn.get_secret_value()
-        self.mosquitto = Mosquitto(config.load(environ={"EDGE__DATA__DIR": str(folder / "data")}))
+        self.mosquitto = Mosquitto(
+            config.load(environ={"EDGE__DATA__DIR": str(folder / "data"), "EDGE__BROKER__PORT": str(free_port())})
+        )
         self.url = self.mosquitto.start()
         self.env = {
             **os.environ, "EDGE__DATA__DIR": str(folder / "data"), "EDGE__DATABASE__DSN": self.dsn,

@@ -21,6 +21,7 @@ import pytest
 
 from edge.config import load, resources
 from edge.doors import child
+from edge.doors.mosquitto import free_port
 from edge.roles.run import exported, welcome
 
 APPLIANCE = """
@@ -68,8 +69,6 @@ class Appliance:
         self.data = data
         script = next(p for p in data.parents if p.name.startswith("edge-run-")) / "stand_in.py"
         script.write_text(STAND_IN)
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            port = probe.getsockname()[1]
         self.process = subprocess.Popen(
             [*inside, sys.executable, "-c", APPLIANCE, str(script)],
             stdout=subprocess.PIPE,
@@ -80,7 +79,9 @@ class Appliance:
                 **os.environ,
                 "PYTHONPATH": str(resources()),
                 "EDGE__DATA__DIR": str(data),
-                "EDGE__WEB__PORT": str(port),
+                "EDGE__WEB__PORT": str(free_port()),
+                # Not of those that other tests' brokers look through: one would take it while this broker is dead.
+                "EDGE__BROKER__PORT": str(free_port()),
                 **env,
             },
         )
@@ -295,7 +296,7 @@ def test_a_second_one_on_the_same_data_is_refused(appliance: Appliance) -> None:
 
 
 def test_two_live_beside_each_other(appliance: Appliance) -> None:
-    other = Appliance(appliance.data.with_name("other")).ready()
+    other = Appliance(appliance.data.with_name("other"), EDGE__BROKER__PORT="0").ready()
     try:
         assert other.card["broker"] != appliance.card["broker"]
     finally:
