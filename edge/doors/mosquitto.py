@@ -95,6 +95,7 @@ class Mosquitto:
         self._process: subprocess.Popen[bytes] | None = None
         self._unreadable = False
         self._answered = False
+        self._ours = False
         program = find()
         if program is None:
             raise Stop(
@@ -174,6 +175,7 @@ class Mosquitto:
             remembered.write_text(f"{self._port}\n", "utf-8")
         except OSError as error:
             raise Stop(child.unwritable(config, error)) from error
+        self._ours = False
         self._process = child.spawn(
             [self._program, "-c", config],
             data=self._data,
@@ -190,10 +192,11 @@ class Mosquitto:
         if self._process is None:
             return False
         with contextlib.suppress(OSError):
-            if not self._answered and self._inner_port:
+            if not self._ours and self._inner_port:
                 # Another broker may have taken the port a moment ago. Ours opens its listeners in the order of its
                 # configuration and ends where it cannot: only one that got the first opens the second.
                 socket.create_connection((_HOST, self._inner_port), timeout=1).close()
+                self._ours = True
             accepted = _accepts(self._port)
             if self._process.poll() is None:
                 self._answered = accepted or self._answered
