@@ -508,7 +508,7 @@ def told_apart(model: Bert, reader: Reader, held: list[Kind], others: list[Kind]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=1_800)
+    parser.add_argument("--steps", type=int, default=1_500)
     parser.add_argument("--batch", type=int, default=20, help="meanings in a batch, each told twice")
     parser.add_argument("--kinds", type=int, default=40, help="kinds of problem in a batch, beside its meanings")
     parser.add_argument("--views", type=int, default=3, help="tellings of each of these kinds")
