@@ -690,17 +690,16 @@ def _print_run(run: Run, against: Mapping[Direction, Mapping[Metric, Difference]
 
 
 def _print_sweep(settings: Settings, seed: int, progress: Callable[[str, int, int], None]) -> None:
-    from edge.roles.sweep import sweep_texts, sweep_words
+    from edge.roles.sweep import sweep_shares, sweep_texts
     from edge.search.measure import DIRECTIONS
 
-    words = sweep_words(settings, seed=seed, progress=progress)
-    table = Table(
-        "share of the words", *DIRECTIONS, title="nDCG@10; * surely differs from what is used", title_justify="left"
-    )
-    for share, row in words.means.items():
-        cells = [f"{row[d]:.3f}{'*' if words.against[share][d].sure else ''}" for d in DIRECTIONS]
-        table.add_row(f"{share:.1f}", *cells)
-    _out.print(table)
+    words, vouching = sweep_shares(settings, seed=seed, progress=progress)
+    for head, swept in (("share of the words", words), ("share of the first results", vouching)):
+        table = Table(head, *DIRECTIONS, title="nDCG@10; * surely differs from what is used", title_justify="left")
+        for share, row in swept.means.items():
+            cells = [f"{row[d]:.3f}{'*' if swept.against[share][d].sure else ''}" for d in DIRECTIONS]
+            table.add_row(f"{share:.1f}", *cells)
+        _out.print(table)
     texts = sweep_texts(settings, progress=progress)
     asked = list(next(iter(texts.values())))
     table = Table(

@@ -229,14 +229,16 @@ class MatchedOut(BaseModel):
 
 
 class WhyOut(BaseModel):
-    """`dense` + `words` = the score. `marks`: text → [start, end) in characters, to be highlighted.
+    """`dense` + `words` + `vouched` = the score. `marks`: text → [start, end) in characters, to be highlighted.
 
-    `cosines`: of each text, unweighted. `coverage`: the share of the question's words that the result holds. `place`,
+    `cosines`: of each text, unweighted. `coverage`: the share of the question's words that the result holds. `vouched`:
+    what likeness to the first results added. `place`,
     `camera`, `worker`: shared with the case that was asked about. `numbers`: machine and part numbers on both sides.
     """
 
     dense: float
     words: float
+    vouched: float
     coverage: float
     cosines: dict[str, float]
     terms: list[MatchedOut]
@@ -488,7 +490,7 @@ def _hit(hit: Hit) -> HitOut:
             id=record.record_id, title=record.title, text=record.text, language=record.language, facts=dict(record.facts)
         ) if record else None,
         why=WhyOut(
-            dense=why.dense, words=why.words, coverage=why.coverage, cosines=dict(why.cosines),
+            dense=why.dense, words=why.words, vouched=why.vouched, coverage=why.coverage, cosines=dict(why.cosines),
             terms=[MatchedOut(**asdict(term)) for term in why.terms],
             marks={name: [(span.start, span.end) for span in spans] for name, spans in why.marks.items()},
             place=why.place, numbers=why.numbers, camera=why.camera, worker=why.worker,

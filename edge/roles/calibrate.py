@@ -114,12 +114,15 @@ def measure_prior(settings: Settings, *, progress: Progress | None = None) -> tu
     problems = read_problems(resources() / PROBLEMS)
     fixes = read_fixes(resources() / FIXES)
     with throw_away(settings) as own, alone(own) as parts:
-        kind_of = _import(parts, [one for one in problems if not one.asked], told)
+        stored = _import(parts, [one for one in problems if not one.asked], told)
         rankings = []
         questions = [one for one in problems if one.asked]
         for number, question in enumerate(questions, 1):
-            entries = parts.engine.rank([Question(question.text, taught=False)])[0].entries[:DEEP]
-            rankings.append(Asked(question.kind, tuple((kind_of[entry.key], entry.score) for entry in entries)))
+            ranking = parts.engine.rank([Question(question.text, taught=False)])[0].entries[:DEEP]
+            entries = sorted(ranking, key=lambda entry: entry.vouched - entry.score)
+            hits = tuple((stored[entry.key][0], entry.score - entry.vouched) for entry in entries)
+            symptoms = parts.encoder.encode([stored[entry.key][1] for entry in entries]).astype(np.float64)
+            rankings.append(Asked(question.kind, hits, symptoms))
             told("asking", number, len(questions))
         curve = _fix_curve(parts.encoder, [one for one in fixes if one.part == "tune"])
         vectors = parts.encoder.encode([one.text for one in problems]).astype(np.float64)
@@ -201,8 +204,8 @@ def _families(fixes: list[ToldFix]) -> list[list[ToldFix]]:
     return [[one for one in fixes if one.family == name] for name in names]
 
 
-def _import(parts: Parts, records: list[Told], progress: Progress) -> dict[object, str]:
-    """Case key → kind of problem, of what was stored and indexed."""
+def _import(parts: Parts, records: list[Told], progress: Progress) -> dict[object, tuple[str, str]]:
+    """Case key → kind of problem and text, of what was stored and indexed."""
     at = datetime(2026, 1, 5, 9, tzinfo=UTC)
     with parts.database.transaction() as tx:
         import_cases(
@@ -220,7 +223,7 @@ def _import(parts: Parts, records: list[Told], progress: Progress) -> dict[objec
         done += 64
         progress("indexing", min(done, len(records)), len(records))
     cases = parts.casebook.sample(len(records))
-    return {case.id: case.record_id.rpartition("/")[0] for case in cases}
+    return {case.id: (case.record_id.rpartition("/")[0], case.description) for case in cases}
 
 
 def _lines(file: Path) -> Iterator[tuple[int, str]]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edge.config import Settings, resources
 from edge.roles.alone import alone
-from edge.roles.evaluate import SETS, Progress, _silent, opened, own_problems, throw_away
-from edge.search import WEIGHTS, Filters, Question
-from edge.search.engine import Entry, added_by_words, best_text
+from edge.roles.evaluate import SETS, Bench, Progress, _silent, opened, own_problems, throw_away
+from edge.search import WEIGHTS, Filters, Question, SearchEngine
+from edge.search.engine import Entry, Weights, added_by_words, best_text
 from edge.search.measure import DEEPEST, DIRECTIONS, Difference, Direction, compare, score
 from edge.simulation import load_sample
 
@@ -31,35 +31,46 @@ TEXTS: Mapping[str, Mapping[str, float]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class WordShares:
+class Shares:
     """Mean nDCG@10 by share and direction, and each share minus the share in use, question by question."""
 
     means: Mapping[float, Mapping[Direction, float]]
     against: Mapping[float, Mapping[Direction, Difference]]
 
 
-def sweep_words(settings: Settings, *, seed: int = 1, progress: Progress = _silent) -> WordShares:
-    """The words' share of the fusion, on the evaluation set that ships."""
-    found: dict[float, dict[Direction, dict[str, float]]] = {
-        share: {direction: {} for direction in DIRECTIONS} for share in SHARES
-    }
-    used: dict[Direction, dict[str, float]] = {direction: {} for direction in DIRECTIONS}
+def sweep_shares(settings: Settings, *, seed: int = 1, progress: Progress = _silent) -> tuple[Shares, Shares]:
+    """The share of the words in the fusion, and that of the first results' word, on the evaluation set that ships."""
+    words = {share: replace(WEIGHTS, words=dict.fromkeys(WEIGHTS.words, share)) for share in SHARES}
+    vouching = {share: replace(WEIGHTS, vouching=share) for share in SHARES}
     with own_problems(SETS["independent"]) as files, opened(settings, *files, progress) as bench:
-        rounds = list(bench.rounds())
-        rankings = bench.parts.engine.rank(
-            [Question(question.text, Filters(languages=looked), DEEPEST) for _, question, looked, _ in rounds]
+        used = _scored(bench, WEIGHTS)
+        swept = []
+        for of in (words, vouching):
+            rows = {}
+            for number, (share, weights) in enumerate(of.items(), 1):
+                rows[share] = _scored(bench, weights)
+                progress("ranking with other shares", number, len(of))
+            swept.append(rows)
+    words_at, vouching_at = (
+        Shares(
+            {share: {d: sum(row.values()) / max(1, len(row)) for d, row in at.items()} for share, at in rows.items()},
+            {share: {d: compare(row, used[d], seed) for d, row in at.items()} for share, at in rows.items()},
         )
-        names = {key: case.record_id for ranking in rankings for key, case in ranking.facts.items()}
-        for (direction, question, _, right), ranking in zip(rounds, rankings, strict=True):
-            head = [entry for entry in ranking.entries if entry.key in names]
-            for share in SHARES:
-                order = _order(head, WEIGHTS.texts["any"], share)
-                found[share][direction][question.qid] = score([names[entry.key] for entry in order], right)["nDCG@10"]
-            used[direction][question.qid] = score([names[entry.key] for entry in head], right)["nDCG@10"]
-    return WordShares(
-        {share: {d: sum(row.values()) / max(1, len(row)) for d, row in rows.items()} for share, rows in found.items()},
-        {share: {d: compare(row, used[d], seed) for d, row in rows.items()} for share, rows in found.items()},
+        for rows in swept
     )
+    return words_at, vouching_at
+
+
+def _scored(bench: Bench, weights: Weights) -> dict[Direction, dict[str, float]]:
+    """nDCG@10 of each question by direction."""
+    parts, rounds = bench.parts, list(bench.rounds())
+    engine = SearchEngine(parts.casebook, parts.store, parts.encoder, parts.settings.search, weights=weights)
+    rankings = engine.rank([Question(q.text, Filters(languages=looked), DEEPEST) for _, q, looked, _ in rounds])
+    found: dict[Direction, dict[str, float]] = {direction: {} for direction in DIRECTIONS}
+    for (direction, question, _, right), ranking in zip(rounds, rankings, strict=True):
+        order = [bench.names[entry.key] for entry in ranking.entries[:DEEPEST]]
+        found[direction][question.qid] = score(order, right)["nDCG@10"]
+    return found
 
 
 def sweep_texts(settings: Settings, *, progress: Progress = _silent) -> Mapping[str, Mapping[str, float]]:
@@ -79,15 +90,16 @@ def sweep_texts(settings: Settings, *, progress: Progress = _silent) -> Mapping[
         row = found.setdefault(label, {})
         for question, ranking in zip(asked, rankings, strict=True):
             head = [entry for entry in ranking.entries if entry.key in names]
-            order = [names[entry.key] for entry in _order(head, weights, None)]
+            order = [names[entry.key] for entry in _order(head, weights)]
             row.setdefault(question["asks"], []).append(score(order, dict.fromkeys(question["right"], 1.0))["MRR"])
     return {label: {asks: sum(values) / len(values) for asks, values in row.items()} for label, row in found.items()}
 
 
-def _order(head: Sequence[Entry], weights: Mapping[str, float], share: float | None) -> list[Entry]:
+def _order(head: Sequence[Entry], weights: Mapping[str, float]) -> list[Entry]:
+    share = WEIGHTS.words["th", "th"]
+
     def rank(entry: Entry) -> tuple[float, int]:
         dense, _ = best_text(entry.cosines, weights)
-        of = WEIGHTS.words["th", "th"] if share is None else share
-        return (-(dense + added_by_words(dense, entry.coverage, of)), entry.key.int)
+        return (-(dense + added_by_words(dense, entry.coverage, share)), entry.key.int)
 
     return sorted(head, key=rank)

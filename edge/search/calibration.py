@@ -25,6 +25,7 @@ from edge.config import resources
 from edge.db import Database
 from edge.errors import Rejected
 from edge.search.model import Band
+from edge.search.vouching import vouched
 
 Origin = Literal["generic", "shipped", "prior", "own"]
 Floats: TypeAlias = NDArray[np.float64]
@@ -217,10 +218,21 @@ def figures(said: ArrayLike, true: ArrayLike, weight: ArrayLike) -> Figures:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What one question of the evaluation set found: its kind of problem, and (kind, score) best first."""
+    """What one question of the evaluation set found: its kind of problem, and (kind, score) best first, before any result
+    vouched for another. `vectors`: of the symptoms [len(hits), dimension], by which they do; None: they do not."""
 
     kind: str
     hits: tuple[tuple[str, float], ...]
+    vectors: Floats | None = None
+
+    def over(self, kept: Sequence[int]) -> list[tuple[str, float]]:
+        """The ranking over some of its hits alone, once they have vouched for one another."""
+        hits = [self.hits[at] for at in kept]
+        if self.vectors is None or not hits:
+            return hits
+        gained = vouched(np.array([score for _, score in hits]), self.vectors[list(kept)])
+        raised = [(kind, score + gain) for (kind, score), gain in zip(hits, gained.tolist(), strict=True)]
+        return sorted(raised, key=lambda hit: -hit[1])
 
 
 class _Sample:
@@ -235,11 +247,11 @@ class _Sample:
             histories = [(1.0, set(right), True), (1.0, set[int](), False)]
             histories += [(1.0 / len(right), {at}, True) for at in right]
             for weight, kept, holds in histories:
-                hits = [hit for at, hit in enumerate(ranking.hits) if hit[0] != ranking.kind or at in kept]
-                for kind, score in hits[:SHOWN]:
+                left = [at for at, (kind, _) in enumerate(ranking.hits) if kind != ranking.kind or at in kept]
+                for kind, score in ranking.over(left)[:SHOWN]:
                     self.shown.append((score, float(kind == ranking.kind), weight, ranking.kind))
-                if hits:
-                    self.best.append((hits[0][1], float(holds), weight, ranking.kind))
+                if left:
+                    self.best.append((ranking.hits[left[0]][1], float(holds), weight, ranking.kind))
 
 
 def measure(

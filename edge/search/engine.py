@@ -27,8 +27,9 @@ from edge.search.model import Answer, Asks, By, Heard, Hit, Mode, Question, Why
 from edge.search.pages import Pages
 from edge.search.points import Operator
 from edge.search.scale import Cohorts, rescaled
+from edge.search.vouching import SHARE, vouched
 from edge.search.words import Coverage, matched
-from edge.vectors import COLLECTIONS, SPARSE_NAME, SearchRequest, SparseVector, VectorStore, physical_name
+from edge.vectors import COLLECTIONS, SPARSE_NAME, Point, SearchRequest, SparseVector, VectorStore, physical_name
 
 #: The same for the first ranking, from the index alone: its lexical scores are IDF-weighted products without a bound,
 #: and half of the share is given at `LEXICAL_HALF`.
@@ -65,11 +66,13 @@ class Weights:
     """What ranks. `texts`: what a cosine to each text of a case counts, by what the question asks about.
 
     `words`: how much of the gap between the dense score and 1 a record closes that holds every word of the question, by
-    the language of the question and of the record. Measured: docs/search.md, repeated by `edge evaluate --sweep`.
+    the language of the question and of the record. `vouching`: how much of the gap between its score and its likeness to
+    the first results a case closes. Measured: docs/search.md, repeated by `edge evaluate --sweep`.
     """
 
     texts: Mapping[Asks, Mapping[str, float]]
     words: Mapping[tuple[str, str], float]
+    vouching: float
 
 
 #: A record answers by the text that answers best, whatever was asked: looking only through fixes for "how did we fix …"
@@ -83,6 +86,7 @@ WEIGHTS = Weights(
         "fix": {"fix": 1.0, "text": 1.0},
     },
     words={("th", "th"): 0.5, ("en", "en"): 0.5, ("th", "en"): 0.5, ("en", "th"): 0.5},
+    vouching=SHARE,
 )
 
 
@@ -100,7 +104,7 @@ def added_by_words(dense: float, coverage: float, share: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One place of a ranking. `dense` and `words` are the two parts of `score`, `coverage` what `words` came from."""
+    """One place of a ranking. `dense`, `words` and `vouched` are the parts of `score`, `coverage` what `words` came from."""
 
     collection: str
     key: UUID
@@ -112,12 +116,14 @@ class Entry:
     words: float
     coverage: float
     cosines: Mapping[str, float]
+    vouched: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
     """Everything a question found, best first: what its pages are cut from. `unread`: tokens that were not read;
-    `heard`: what people said that has moved entries."""
+    `heard`: what people said that has moved entries. `nearest`: the best score of a case before any vouched for another,
+    by which a problem is known or new; None without cases."""
 
     question: Question
     entries: tuple[Entry, ...]
@@ -127,6 +133,7 @@ class Ranking:
     facts: Mapping[UUID, Case | Entity]
     calibration: Calibration
     heard: Mapping[UUID, Heard]
+    nearest: float | None
 
 
 @dataclass(slots=True)
@@ -313,23 +320,35 @@ class SearchEngine:
         for search in searches:
             ordered = sorted(search.candidates.values(), key=search.order)
             heads.append((ordered[:RERANKED], ordered[RERANKED:]))
-        hybrid = [
-            candidate
-            for search, (head, _) in zip(searches, heads, strict=True)
-            if search.question.mode is Mode.HYBRID and search.worth
-            for candidate in head
-        ]
-        held = self._terms(hybrid)
+        held = self._held(
+            [
+                candidate
+                for search, (head, _) in zip(searches, heads, strict=True)
+                if search.question.mode is not Mode.LEXICAL
+                for candidate in head
+            ]
+        )
         calibration = self.calibrations.current()
         rankings = []
         for search, (head, tail) in zip(searches, heads, strict=True):
             entries = self._fused(search, head, tail, held)
+            entries = self._vouched(search, entries, len(head), held)
             entries, heard = self._taught(search.question, entries, calibration)
+            nearest = max(
+                (
+                    _heard(entry.score - entry.vouched, heard.get(entry.key))
+                    for entry in entries
+                    if entry.collection in CASES
+                ),
+                default=None,
+            )
             if search.question.diversity:
                 entries = self._diverse(entries, search.question.diversity)
             kept = tuple(entry for entry in entries if round(entry.score, 4) >= search.question.threshold)
             unread = max(0, self._encoder.token_count(search.question.text) - self._encoder.max_tokens)
-            rankings.append(Ranking(search.question, kept, search.worth, unread, started, {}, calibration, heard))
+            rankings.append(
+                Ranking(search.question, kept, search.worth, unread, started, {}, calibration, heard, nearest)
+            )
         return rankings
 
     def _prepared(self, question: Question) -> _Search:
@@ -419,7 +438,7 @@ class SearchEngine:
         search: _Search,
         head: Sequence[_Candidate],
         tail: Sequence[_Candidate],
-        held: Mapping[UUID, frozenset[int]],
+        held: Mapping[UUID, Point],
     ) -> list[Entry]:
         """Hybrid: the head ranked again by the words that its records hold; the tail follows, scoring no higher."""
         mode = search.question.mode
@@ -430,12 +449,28 @@ class SearchEngine:
             return [one.entry(one.lexical / (one.lexical + LEXICAL_HALF), 0.0) for one in (*head, *tail)]
         ranked = []
         for one in head:
-            covered = self._coverage.of(search.worth, held.get(one.key, frozenset()))
+            covered = self._coverage.of(search.worth, _terms(held.get(one.key)))
             share = self._weights.words[search.side, "en" if one.language == "en" else "th"]
             ranked.append(one.entry(added_by_words(one.dense, covered, share), covered))
         ranked.sort(key=_order)
         floor = ranked[-1].score if ranked else 1.0
         return ranked + [one.entry(0.0, 0.0, floor) for one in tail]
+
+    def _vouched(self, search: _Search, entries: list[Entry], head: int, held: Mapping[UUID, Point]) -> list[Entry]:
+        """The first `head` entries raised by their likeness to the very first. Cases alone vouch, and for cases alone: what
+        lies on other scales must not be lifted beside them."""
+        if search.question.mode is Mode.LEXICAL or not set(search.collections) <= set(CASES):
+            return entries
+        vectors = np.zeros((head, self._encoder.dimension), np.float32)
+        for row, entry in enumerate(entries[:head]):
+            if (point := held.get(entry.key)) and (told := point.vectors.get("symptom")) is not None:
+                vectors[row] = told
+        gained = vouched(np.array([entry.score for entry in entries[:head]]), vectors, self._weights.vouching)
+        raised = [
+            replace(entry, score=entry.score + gain, vouched=gain)
+            for entry, gain in zip(entries, gained.tolist(), strict=False)
+        ]
+        return sorted(raised, key=_order) + entries[head:]
 
     def _taught(
         self, question: Question, entries: list[Entry], calibration: Calibration
@@ -449,19 +484,19 @@ class SearchEngine:
         if not heard:
             return entries, {}
         moved = [
-            replace(entry, score=heard[entry.key].moved(entry.score)) if entry.key in heard else entry
+            replace(entry, score=_heard(entry.score, heard[entry.key])) if entry.key in heard else entry
             for entry in entries
         ]
         return sorted(moved, key=_order), heard
 
-    def _terms(self, wanted: Sequence[_Candidate]) -> dict[UUID, frozenset[int]]:
-        """The terms some candidates hold, as the index has them: reading them off the texts again takes far longer."""
-        found: dict[UUID, frozenset[int]] = {}
-        for collection in COLLECTIONS:
+    def _held(self, wanted: Sequence[_Candidate]) -> dict[UUID, Point]:
+        """Terms and symptoms of some candidates as the index has them: reading them off the texts takes far longer."""
+        found: dict[UUID, Point] = {}
+        for collection, defined in COLLECTIONS.items():
             keys = {point_id(collection, one.key): one.key for one in wanted if one.collection == collection}
-            for point in self._store.get(self._physical(collection), keys, with_vectors=(SPARSE_NAME,)) if keys else []:
-                if point.sparse is not None:
-                    found[keys[point.id]] = frozenset(point.sparse.indices.tolist())
+            names = tuple(name for name in (SPARSE_NAME, "symptom") if name == SPARSE_NAME or name in defined.vectors)
+            for point in self._store.get(self._physical(collection), keys, with_vectors=names) if keys else []:
+                found[keys[point.id]] = point
         return found
 
     def _diverse(self, entries: list[Entry], diversity: float) -> list[Entry]:
@@ -517,7 +552,8 @@ class SearchEngine:
         return Hit(
             record, round(entry.score, 4), band, entry.by, entry.collection,
             Why(
-                dense=round(entry.dense, 4), words=round(entry.words, 4), coverage=round(entry.coverage, 4),
+                dense=round(entry.dense, 4), words=round(entry.words, 4), vouched=round(entry.vouched, 4),
+                coverage=round(entry.coverage, 4),
                 cosines={name: round(cosine, 4) for name, cosine in entry.cosines.items()},
                 terms=terms, marks=marks, numbers=numbers, **why,  # type: ignore[arg-type]
             ),
@@ -535,10 +571,9 @@ class SearchEngine:
             case = known.get(entry.key)
             if isinstance(case, Case):
                 like.append(Like(case, entry.score, odds(entry.score)))
-        nearest = cases[0].score if cases else None
         return self._fixes.report(
             like,
-            nearest=None if nearest is None else round(nearest, 4),
+            nearest=None if ranking.nearest is None else round(ranking.nearest, 4),
             language=language,
             now=now or datetime.now(UTC),
             physical=self._physical,
@@ -581,6 +616,14 @@ def _shared_place(like: Case, record: Case | Entity) -> str | None:
 
 #: The same cases come up in one search after the other, and making a UUID of its text takes longer than finding it.
 _key = lru_cache(maxsize=20_000)(UUID)
+
+
+def _terms(point: Point | None) -> frozenset[int]:
+    return frozenset() if point is None or point.sparse is None else frozenset(point.sparse.indices.tolist())
+
+
+def _heard(score: float, heard: Heard | None) -> float:
+    return score if heard is None else heard.moved(score)
 
 
 def _order(entry: Entry) -> tuple[float, int]:

@@ -84,16 +84,18 @@ class Matched:
 
 @dataclass(frozen=True, slots=True)
 class Why:
-    """Why a result stands where it stands. `dense` + `words` = the score.
+    """Why a result stands where it stands. `dense` + `words` + `vouched` = the score.
 
     `dense`: the best weighted cosine; `cosines`: of each text, unweighted. `words`: what the shared words added, and
-    `coverage` the share of the question's words that the record holds. `marks`: text (symptom, cause, fix, text) → where
-    its words are to be marked. `place`: what it shares with the case that was asked about, narrowest first.
-    `numbers`: machine and part numbers on both sides, as they stand in the record.
+    `coverage` the share of the question's words that the record holds. `vouched`: what likeness to
+    the first results added. `marks`: text (symptom, cause, fix, text) → where its words are to be marked. `place`: what
+    it shares with the case that was asked about, narrowest first. `numbers`: machine and part numbers on both sides, as
+    they stand in the record.
     """
 
     dense: float = 0.0
     words: float = 0.0
+    vouched: float = 0.0
     coverage: float = 0.0
     cosines: Mapping[str, float] = field(default_factory=dict)
     terms: tuple[Matched, ...] = ()
