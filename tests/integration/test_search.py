@@ -285,6 +285,29 @@ def test_more_like_a_case_leaves_itself_out_and_says_what_is_shared(history: She
 # --- reasons --------------------------------------------------------------------------------------------------------
 
 
+def test_the_first_results_vouch_for_the_cases_like_them(shelf: Shelf) -> None:
+    shelf.put("first", "Pump leaks oil at the shaft seal")
+    shelf.put("kin", "น้ำมันซึมออกจากซีลเพลาปั๊ม")
+    shelf.put("no", "Label printer ribbon broken")
+    shelf.settle()
+
+    def asked(**how: Any) -> dict[str, float]:
+        question = Question("seal leaks", **how)
+        return {hit.record.record_id: hit.why.vouched for hit in shelf.engine.search(question).hits}
+
+    for mode in (Mode.HYBRID, Mode.DENSE):
+        vouched = asked(mode=mode)
+        assert vouched["kin"] > 0.02
+        assert vouched["no"] == 0
+    assert set(asked(mode=Mode.LEXICAL).values()) == {0.0}
+    assert set(asked(collections=("anomaly_patterns", "knowledge_base")).values()) == {0.0}, (
+        "other scales are not lifted"
+    )
+    report = shelf.engine.fixes(Question("seal leaks"))
+    best = shelf.engine.search(Question("seal leaks")).hits[0]
+    assert report.nearest == pytest.approx(best.score - best.why.vouched, abs=2e-4), "new or known is judged without it"
+
+
 def test_each_result_says_why(shelf: Shelf) -> None:
     shelf.put("th", "ปั๊ม P-204 มีน\u0e4d\u0e49ามันรั่ว", root_cause="ซีลเพลาขาด", resolution="เปลี่ยนซีล P204")
     shelf.put("en", "Pump leaks oil at the shaft seal", zone_id="PKG-1")
@@ -293,7 +316,7 @@ def test_each_result_says_why(shelf: Shelf) -> None:
     hits = {hit.record.record_id: hit for hit in shelf.engine.search(Question("oil leak at pump p-204")).hits}
     thai, english, other = hits["th"].why, hits["en"].why, hits["no"].why
     for why, hit in ((thai, hits["th"]), (english, hits["en"])):
-        assert why.dense + why.words == pytest.approx(hit.score, abs=2e-4)
+        assert why.dense + why.words + why.vouched == pytest.approx(hit.score, abs=2e-4)
         assert 0 < why.coverage <= 1
         assert why.cosines.keys() >= {"symptom"}
     text = hits["th"].case.description
@@ -342,7 +365,7 @@ def test_the_api_searches_pages_and_explains(shelf: Shelf, program: TestClient) 
     assert len(first["results"]) == 2
     assert first["more"]
     why = first["results"][0]["why"]
-    assert why["dense"] + why["words"] == pytest.approx(first["results"][0]["score"], abs=2e-4)
+    assert why["dense"] + why["words"] + why["vouched"] == pytest.approx(first["results"][0]["score"], abs=2e-4)
     assert why["marks"]["symptom"]
     second = program.post("/api/v1/search/next", json={"cursor": first["cursor"], "limit": 2}).json()
     ids = [hit["id"] for hit in first["results"] + second["results"]]

@@ -47,7 +47,9 @@ def engine(settings: Settings, db: Database, tmp_path: Path, encoder: Encoder) -
 def test_what_happened_before_is_found_and_what_did_not_is_said_to_be_new(engine: SearchEngine) -> None:
     reports = tomllib.loads((resources() / "etc/sample/shift.toml").read_text("utf-8"))["report"]
     ranks, banded, called_new, missed = [], 0, 0, 0
-    assert engine.calibrations.current().origin == "shipped", "`edge calibrate --prior --output models/starter/calibration.json`"
+    assert engine.calibrations.current().origin == "shipped", (
+        "`edge calibrate --prior --output models/starter/calibration.json`"
+    )
 
     def best(question: str) -> float:
         return engine.fixes(Question(question)).nearest or 0.0

@@ -48,7 +48,9 @@ def test_the_first_counts_most() -> None:
 )
 def test_never_less_and_never_above_one(scores: list[float], seed: int, share: float) -> None:
     ordered = np.sort(np.array(scores))[::-1]
-    vectors = unit(*np.random.default_rng(seed).normal(size=(len(scores), 4))) if scores else np.zeros((0, 4), np.float32)
+    vectors = (
+        unit(*np.random.default_rng(seed).normal(size=(len(scores), 4))) if scores else np.zeros((0, 4), np.float32)
+    )
     gained = vouched(ordered, vectors, share)
     assert len(gained) == len(scores)
     assert (gained >= 0).all()
