@@ -84,7 +84,8 @@ def sweep_texts(settings: Settings, *, progress: Progress = _silent) -> Mapping[
             done += 64
             progress("indexing the sample history", done, done)
         rankings = parts.engine.rank([Question(question["text"]) for question in asked])
-        names = {key: case.record_id for ranking in rankings for key, case in ranking.facts.items()}
+        keys = {entry.key for ranking in rankings for entry in ranking.entries}
+        names = {key: case.record_id for key, case in parts.casebook.by_ids(sorted(keys)).items()}
     found: dict[str, dict[str, list[float]]] = {}
     for label, weights in TEXTS.items():
         row = found.setdefault(label, {})

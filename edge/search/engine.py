@@ -130,7 +130,6 @@ class Ranking:
     worth: Mapping[int, float]
     unread: int
     started: float
-    facts: Mapping[UUID, Case | Entity]
     calibration: Calibration
     heard: Mapping[UUID, Heard]
     nearest: float | None
@@ -299,13 +298,13 @@ class SearchEngine:
         self._check_page(question)
         end = question.offset + question.limit
         page = ranking.entries[question.offset : end]
-        facts = self._facts([entry for entry in page if entry.key not in ranking.facts]) | dict(ranking.facts)
+        facts = self._facts(page)
         # A point whose row is gone is an orphan: never shown, removed by the next reconciliation.
         hits = tuple(self._hit(ranking, entry, facts[entry.key]) for entry in page if entry.key in facts)
         more = len(ranking.entries) > end
         following = None
         if more and keep and end < DEEPEST:
-            following = self._pages.keep(replace(ranking, entries=ranking.entries[:DEEPEST], facts={}), end, cursor)
+            following = self._pages.keep(replace(ranking, entries=ranking.entries[:DEEPEST]), end, cursor)
         elapsed = (time.perf_counter() - ranking.started) * 1000
         return Answer(hits, more, elapsed, ranking.unread, following)
 
@@ -346,9 +345,7 @@ class SearchEngine:
                 entries = self._diverse(entries, search.question.diversity)
             kept = tuple(entry for entry in entries if round(entry.score, 4) >= search.question.threshold)
             unread = max(0, self._encoder.token_count(search.question.text) - self._encoder.max_tokens)
-            rankings.append(
-                Ranking(search.question, kept, search.worth, unread, started, {}, calibration, heard, nearest)
-            )
+            rankings.append(Ranking(search.question, kept, search.worth, unread, started, calibration, heard, nearest))
         return rankings
 
     def _prepared(self, question: Question) -> _Search:
@@ -516,7 +513,7 @@ class SearchEngine:
 
     # --- facts and reasons --------------------------------------------------------------------------------------------
 
-    def _facts(self, wanted: Sequence[_Candidate] | Sequence[Entry]) -> dict[UUID, Case | Entity]:
+    def _facts(self, wanted: Sequence[Entry]) -> dict[UUID, Case | Entity]:
         """The rows of Postgres behind some candidates, whatever their collections."""
         facts: dict[UUID, Case | Entity] = {}
         if cases := {one.key for one in wanted if one.collection in CASES}:
@@ -565,7 +562,7 @@ class SearchEngine:
         cases = [entry for entry in ranking.entries if entry.collection in CASES]
         odds = ranking.calibration.probability
         near = [entry for entry in cases if odds(entry.score) >= BANDS["similar"]]
-        known = dict(ranking.facts) | self._facts([entry for entry in near if entry.key not in ranking.facts])
+        known = self._facts(near)
         like = []
         for entry in near:
             case = known.get(entry.key)

@@ -24,6 +24,7 @@ from edge.roles.evaluate import (
     read_queries,
     read_run,
 )
+from edge.roles.sweep import sweep_texts
 from edge.search import Mode
 from edge.search.measure import DIRECTIONS, compare, estimate, languages_of, score
 
@@ -67,6 +68,12 @@ def test_words_alone_find_less_and_do_no_harm_in_the_fusion(runs: dict[Mode, Run
     assert lexical["th→en"]["MRR"].mean < dense["th→en"]["MRR"].mean
     for direction in DIRECTIONS:
         assert hybrid[direction]["nDCG@10"].mean >= dense[direction]["nDCG@10"].mean - 0.03
+
+
+def test_the_weights_of_the_texts_are_measured_on_the_sample_history(own: Settings) -> None:
+    found = {label: sum(row.values()) / len(row) for label, row in sweep_texts(own).items()}
+    assert found["1, 0.95, 0.95"] > 0.6
+    assert found["1, 0.95, 0.95"] > max(found["symptom alone"], found["cause alone"], found["fix alone"])
 
 
 def test_two_runs_are_compared_question_by_question(runs: dict[Mode, Run], tmp_path: Path) -> None:
