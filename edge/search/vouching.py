@@ -17,22 +17,28 @@ VOUCHERS = 3
 SPREAD = 0.1
 
 #: The share of the gap between a score and the likeness to the first results that is closed. Measured: docs/search.md.
-SHARE = 0.6
+SHARE = 0.8
+
+#: Up to the first score a result's word counts nothing, from the second on wholly: what is hardly like the question itself
+#: must not carry its own kind along.
+DOUBTED, TRUSTED = 0.3, 0.7
 
 Floats = NDArray[np.floating]
 
 
 def vouched(scores: Floats, vectors: Floats, share: float = SHARE) -> NDArray[np.float64]:
-    """What each result gains [n] from its likeness to the first ones: `share` of the gap between that and its score.
+    """What each result gains [n] from its likeness to the first ones: up to `share` of the gap between that and its score.
 
     `scores` [n], best first, 0..1; `vectors` [n, dimension], unit length, zeros where a result has none. Likeness is the
-    mean cosine to the first `VOUCHERS`, weighted by exp(score / SPREAD); they vouch for themselves like for others.
-    Nothing is lost by it, and no score passes 1.
+    mean cosine to the first `VOUCHERS`, weighted by exp(score / SPREAD); they vouch for themselves like for others. How
+    much of the share it is follows from how far they are trusted. Nothing is lost by it, and no score passes 1.
     """
     if not len(scores):
         return np.zeros(0)
     first = np.asarray(scores[:VOUCHERS], np.float64)
     weight = np.exp((first - first[0]) / SPREAD)
-    likeness = np.minimum(1.0, vectors @ (weight @ vectors[:VOUCHERS] / weight.sum()))
-    gained: NDArray[np.float64] = share * np.maximum(0.0, likeness - scores)
+    weight /= weight.sum()
+    trust = weight @ np.clip((first - DOUBTED) / (TRUSTED - DOUBTED), 0.0, 1.0)
+    likeness = np.minimum(1.0, vectors @ (weight @ vectors[:VOUCHERS]))
+    gained: NDArray[np.float64] = share * trust * np.maximum(0.0, likeness - scores)
     return gained

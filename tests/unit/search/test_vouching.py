@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from edge.search.vouching import SHARE, VOUCHERS, vouched
+from edge.search.vouching import DOUBTED, SHARE, VOUCHERS, vouched
 
 
 def unit(*rows: tuple[float, ...]) -> NDArray[np.float32]:
@@ -32,6 +32,13 @@ def test_a_record_without_a_symptom_neither_vouches_nor_gains() -> None:
     scores = np.array([0.9, 0.5, 0.4])
     assert not vouched(scores, unit((0, 0), (0, 0), (0, 0))).any()
     assert vouched(scores, unit((1, 0), (0, 0), (1, 0)))[1] == 0
+
+
+def test_first_results_that_are_hardly_like_the_question_carry_nothing_along() -> None:
+    vectors = unit((1, 0), (0, 1), (1, 0.1))
+    assert not vouched(np.array([DOUBTED, 0.2, 0.1]), vectors).any()
+    doubted, trusted = (vouched(np.array([first, 0.2, 0.1]), vectors)[2] for first in (0.4, 0.6))
+    assert 0 < doubted < trusted
 
 
 def test_the_first_counts_most() -> None:
