@@ -155,16 +155,20 @@ DELETE FROM cases WHERE id = %(id)s;
 
 -- name: case_alarms_near
 -- When the alarms of an event's source in one case came: the nearest ones before and after it, itself among them.
+-- Whether an event is the case's is asked row by row: as a join the planner would begin at the case, which it takes for a
+-- small one in the middle of a storm, and read all its alarms for each.
 WITH own AS (SELECT source, occurred_at, inbox_id FROM event WHERE inbox_id = %(inbox_id)s)
 SELECT near.source, near.at FROM own CROSS JOIN LATERAL (
-    (SELECT e.source, e.occurred_at AS at FROM event e JOIN case_event ce ON ce.inbox_id = e.inbox_id
-     WHERE ce.case_id = %(id)s AND e.source = own.source AND e.occurred_at <= own.occurred_at
+    (SELECT e.source, e.occurred_at AS at FROM event e
+     WHERE (SELECT true FROM case_event ce WHERE ce.case_id = %(id)s AND ce.inbox_id = e.inbox_id)
+       AND e.source = own.source AND e.occurred_at <= own.occurred_at
        AND (e.occurred_at, e.inbox_id) <= (own.occurred_at, own.inbox_id)
        AND e.occurred_at >= own.occurred_at - make_interval(secs => %(seconds)s)
      ORDER BY e.occurred_at DESC, e.inbox_id DESC LIMIT %(count)s)
     UNION ALL
-    (SELECT e.source, e.occurred_at FROM event e JOIN case_event ce ON ce.inbox_id = e.inbox_id
-     WHERE ce.case_id = %(id)s AND e.source = own.source AND e.occurred_at >= own.occurred_at
+    (SELECT e.source, e.occurred_at FROM event e
+     WHERE (SELECT true FROM case_event ce WHERE ce.case_id = %(id)s AND ce.inbox_id = e.inbox_id)
+       AND e.source = own.source AND e.occurred_at >= own.occurred_at
        AND (e.occurred_at, e.inbox_id) > (own.occurred_at, own.inbox_id)
        AND e.occurred_at <= own.occurred_at + make_interval(secs => %(seconds)s)
      ORDER BY e.occurred_at, e.inbox_id LIMIT %(count)s)) near
