@@ -159,14 +159,13 @@ class Frigate:
         if seen is not None:
             occurred_at = checked(datetime.fromtimestamp(seen, UTC), received_at, limits)
         source = f"{prefix}/{camera}" if camera else prefix
+        # What identifies an event is read from the payload, so that it cannot differ from what the inbox has stored.
+        event_id = _event_id(raw, raw if kind == "object_update" else raw["after"])
         if camera and camera.startswith(REPLAY):
             kind, camera = "replay", None
         ours = self.cameras.get(f"{prefix}/{camera}", self.cameras.get(camera, camera)) if camera else None
         kept = {key: value for key, value in body.items() if value is not None}
-        # What identifies an event is read from the payload, so that it cannot differ from what the inbox has stored.
-        return _make(
-            source, kind, ours, _event_id(raw, raw if kind == "object_update" else raw["after"]), occurred_at, kept
-        )
+        return _make(source, kind, ours, event_id, occurred_at, kept)
 
 
 def _now(raw: dict[str, Any], subject: str) -> dict[str, Any]:

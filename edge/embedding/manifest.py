@@ -74,13 +74,28 @@ def digest(path: Path) -> str:
         raise Stop(f"The model file {path.name} in {path.parent} can not be read: {error.strerror}.") from error
 
 
-def chosen_export(folder: Path, provider: str = "cpu") -> Path:
-    """The model in `folder`: itself, or of its exports the one for `provider`, of the smallest precision."""
-    if not (folder / _FILE).is_file():
-        for precision in ("int8", "fp16", "fp32"):
-            if (folder / f"{provider}-{precision}" / _FILE).is_file():
-                return folder / f"{provider}-{precision}"
-    return folder
+def chosen_export(folder: Path, provider: str = "auto") -> Path:
+    """The model in `folder`: itself, or of its exports the one for `provider`, of the smallest precision.
+
+    "auto": one for a graphics card where ONNX Runtime's build here knows one, else that for the CPU. Where only exports
+    for other providers lie there, one of them.
+    """
+    if (folder / _FILE).is_file():
+        return folder
+    found = {
+        made_for: folder / f"{made_for}-{precision}"
+        for made_for in ("cpu", "cuda", "tensorrt")
+        for precision in ("fp32", "fp16", "int8")
+        if (folder / f"{made_for}-{precision}" / _FILE).is_file()
+    }
+    first = ("cpu", "cuda", "tensorrt")
+    if provider == "auto" and len(found) > 1:
+        # Only here: reading a manifest must not cost the second that loading ONNX Runtime takes.
+        import onnxruntime
+
+        if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+            first = ("cuda", "tensorrt", "cpu")
+    return next((found[name] for name in (provider, *first) if name in found), folder)
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -69,19 +69,20 @@ def ensure_built(
     *,
     built_dir: Path | None = None,
     words_file: Path | None = None,
+    provider: str = "auto",
 ) -> Path:
     """Give the folder of a model that is whole, building the starter if it is missing, damaged or out of date.
 
     The starter is built into `built_dir`, by default `models_dir/starter/built`; another model must already lie in
-    `models_dir/name` and is only verified. `words_file` holds the words the plant has taught: the starter is built with
-    them, and the lexical terms of this process know them from now on. Raises Stop in words when the base is missing or
-    wrong, or the folder can not be written.
+    `models_dir/name` and is only verified, of several exports the one for `provider`. `words_file` holds the words the
+    plant has taught: the starter is built with them, and the lexical terms of this process know them from now on. Raises
+    Stop in words when the base is missing or wrong, or the folder can not be written.
     """
     say = progress or (lambda _: None)
     source = models_dir / name
     words = use_words(words_file)
     if name != "starter":
-        source = chosen_export(source)
+        source = chosen_export(source, provider)
         verify_files(source, read_manifest(source))
         return source
     target = built_dir or source / "built"

@@ -37,8 +37,24 @@ def open_encoder(settings: Settings, progress: Progress | None = None, model: st
     """
     folder, built = model_folders(settings)
     chosen = settings.encoder
+    return opened(
+        settings,
+        ensure_built(
+            folder,
+            model or chosen.model,
+            progress,
+            built_dir=built,
+            words_file=words_file(settings),
+            provider=chosen.provider,
+        ),
+    )
+
+
+def opened(settings: Settings, folder: Path) -> Encoder:
+    """The model in `folder`, run as the settings say. Raises `Stop`."""
+    chosen = settings.encoder
     return Encoder.open(
-        ensure_built(folder, model or chosen.model, progress, built_dir=built, words_file=words_file(settings)),
+        folder,
         provider=chosen.provider,
         threads=chosen.threads,
         parallel=chosen.parallel,
@@ -52,7 +68,9 @@ def bench(settings: Settings, name: str | None, seconds: float) -> Speed:
     """Measure a model by name, that of the settings by default, with the settings of the encoder but no cache."""
     folder, built = model_folders(settings)
     chosen = settings.encoder.model_copy(update={"cache_texts": 0})
-    place = ensure_built(folder, name or chosen.model, built_dir=built, words_file=words_file(settings))
+    place = ensure_built(
+        folder, name or chosen.model, built_dir=built, words_file=words_file(settings), provider=chosen.provider
+    )
     unkept = settings.model_copy(update={"encoder": chosen})
     return measure_speed(
         lambda: open_encoder(unkept, model=name), place / "model.onnx", threads=chosen.threads, seconds=seconds
@@ -65,7 +83,8 @@ def model_folder(settings: Settings, named: str | None = None) -> Path:
     name = named or settings.encoder.model
     if name == "starter":
         return ensure_built(folder, built_dir=built, words_file=words_file(settings))
-    return chosen_export(Path(name) if (Path(name) / "manifest.toml").is_file() else folder / name)
+    place = Path(name) if (Path(name) / "manifest.toml").is_file() else folder / name
+    return chosen_export(place, settings.encoder.provider)
 
 
 def open_vectors(settings: Settings) -> VectorStore:
@@ -133,7 +152,7 @@ class Parts:
         self.casebook = Casebook(database)
         self._lacking: str | None = None
         found = self._serving_model()
-        self._now = self._with(self._open(found) if found else open_encoder(settings))
+        self._now = self._with(opened(settings, found) if found else open_encoder(settings))
 
     @property
     def encoder(self) -> Encoder:
@@ -163,7 +182,7 @@ class Parts:
         found = self._serving_model(self.encoder.fingerprint)
         if found is None:
             return False
-        self._now = self._with(self._open(found))
+        self._now = self._with(opened(self.settings, found))
         _log.warning("The model %s (%s) answers from now on.", self.encoder.name, self.encoder.fingerprint)
         return True
 
@@ -185,9 +204,6 @@ class Parts:
                 fingerprint,
             )
         return found
-
-    def _open(self, folder: Path) -> Encoder:
-        return Encoder.open(folder, threads=self.settings.encoder.threads)
 
     def _with(self, encoder: Encoder) -> _Serving:
         engine = SearchEngine(self.casebook, self.store, encoder, self.settings.search)

@@ -12,7 +12,7 @@ from edge.indexing.versions import Comparison, IndexVersion, Reindex, drop, inde
 from edge.indexing.versions import rollback as go_back
 from edge.knowledge.library import Library
 from edge.roles.alone import beside_or_alone
-from edge.roles.parts import Parts, find_model, open_encoder
+from edge.roles.parts import Parts, find_model, open_encoder, opened
 from edge.upkeep.snapshots import fingerprint_here
 
 _log = logging.getLogger(__name__)
@@ -168,4 +168,4 @@ def _encoder(parts: Parts, version: IndexVersion) -> Encoder:
     found = find_model(parts.settings, version.fingerprint)
     if found is None:
         raise Stop(f"The model {version.model} ({version.fingerprint}) is not among those in encoder.models_dir.")
-    return Encoder.open(found, threads=parts.settings.encoder.threads)
+    return opened(parts.settings, found)

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from edge.config import Data, Settings
+from edge.config import Data, Settings, words_file
 from edge.db import Database
 from edge.doors import child
 from edge.doors.postgres import Postgres
@@ -69,7 +69,7 @@ def restore(settings: Settings, bundle: Path) -> None:
             words = _restore(settings, stage, manifest, bundle)
             with _moving(data):
                 # The truth first: an appliance that has it rebuilds its index by itself, never the other way round.
-                for name in ("postgres", "vectors"):
+                for name in ("postgres", "vectors", words_file(settings).name):
                     if (stage / name).exists():
                         (stage / name).rename(data / name)
                         _sync(data)
@@ -82,10 +82,15 @@ def restore(settings: Settings, bundle: Path) -> None:
 
 def _restore(settings: Settings, stage: Path, manifest: Manifest, bundle: Path) -> str:
     snapshots.unpack(bundle, manifest, stage / "bundle")
+    staged = settings.model_copy(update={"data": Data(dir=stage)})
+    taught = stage / "bundle" / words_file(staged).name
+    if taught.is_file():
+        # The model is another one with them, so they must be there before its fingerprint is asked for.
+        taught.rename(words_file(staged))
     with contextlib.ExitStack() as stack:
         dsn = settings.database.dsn.get_secret_value()
         if not dsn:
-            dsn = stack.enter_context(Postgres(settings.model_copy(update={"data": Data(dir=stage)})))
+            dsn = stack.enter_context(Postgres(staged))
         database = stack.enter_context(open_database(settings.with_dsn(dsn), name="restore", migrated=False))
         snapshots.load_database(database, dsn, manifest, stage / "bundle", stage)
         return snapshots.load_vectors(
@@ -94,7 +99,7 @@ def _restore(settings: Settings, stage: Path, manifest: Manifest, bundle: Path) 
             manifest,
             stage / "bundle",
             target=stage / "vectors",
-            fingerprint=snapshots.fingerprint_here(settings),
+            fingerprint=snapshots.fingerprint_here(staged),
         )
 
 

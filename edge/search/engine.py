@@ -153,9 +153,10 @@ class _Candidate:
         return self.dense + LEXICAL_SHARE * words * (1.0 - self.dense)
 
     def entry(self, words: float, coverage: float, most: float = 1.0) -> Entry:
+        score = min(most, self.dense + words)
         return Entry(
-            self.collection, self.key, self.status, self.language, min(most, self.dense + words), self.by,
-            self.dense, words, coverage, self.cosines,
+            self.collection, self.key, self.status, self.language, score, self.by, score - words, words, coverage,
+            self.cosines,
         )  # fmt: skip
 
 

@@ -6,6 +6,7 @@
       settings.toml                    every setting in force, secrets left out
       settings-file.toml               the file they came from, where it is known, secrets blanked
       model.toml                       the manifest of the embedding model; the weights are not kept
+      words.csv                        the words the plant has taught, if any
       MANIFEST.json                    every file with size and SHA-256, counts, versions
       SHA256                           of every byte before it
 
@@ -258,6 +259,8 @@ def _fill(
         if settings_file is not None:
             out.add_text(_FILE, _blanked(settings_file, settings))
         out.add(_MODEL, model.folder / "manifest.toml")
+        if words_file(settings).is_file():
+            out.add(words_file(settings).name, words_file(settings))
         manifest = Manifest(
             format=FORMAT,
             version=__version__,
@@ -410,7 +413,10 @@ class _Model:
 
 def _model(settings: Settings) -> _Model:
     folder, built = model_folders(settings)
-    whole = ensure_built(folder, settings.encoder.model, built_dir=built, words_file=words_file(settings))
+    chosen = settings.encoder
+    whole = ensure_built(
+        folder, chosen.model, built_dir=built, words_file=words_file(settings), provider=chosen.provider
+    )
     manifest = read_manifest(whole)
     part = ModelPart(name=manifest.name, fingerprint=fingerprint_of(manifest), files=dict(manifest.files))
     return _Model(whole, part)

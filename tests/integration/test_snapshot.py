@@ -22,12 +22,15 @@ from psycopg.conninfo import make_conninfo
 
 from edge import config
 from edge.cases import Casebook
-from edge.config import Settings
+from edge.config import Settings, words_file
 from edge.db import Database
 from edge.embedding import Encoder
+from edge.embedding.starter import use_words
 from edge.errors import Rejected, Stop
 from edge.indexing import Indexer, reconcile
 from edge.roles import snapshot
+from edge.roles.parts import open_encoder
+from edge.roles.teach import teach
 from edge.search import Question, SearchEngine
 from edge.simulation import load_sample
 from edge.upkeep import snapshots
@@ -115,6 +118,30 @@ def test_restored_into_an_empty_directory_it_gives_the_same_answers(
     # And alone, without a server that somebody else runs.
     again = snapshot.create(restored, short_folder)
     assert snapshot.verify(again).postgres.tables == snapshot.verify(bundle).postgres.tables
+
+
+@pytest.fixture
+def untaught() -> Iterator[None]:
+    yield
+    use_words(None)
+
+
+def test_taught_words_come_along(settings: Settings, db: Database, short_folder: Path, untaught: None) -> None:
+    teach(settings, "word,meaning\nน้องส้ม,stretch wrapper\n".encode())
+    encoder = open_encoder(settings)
+    expected = filled(settings, encoder)
+    restored = elsewhere(short_folder / "taught")
+    snapshot.restore(restored, snapshot.create(settings))
+    assert words_file(restored).read_bytes() == words_file(settings).read_bytes()
+    again = open_encoder(restored)
+    assert again.fingerprint == encoder.fingerprint
+    with (
+        snapshot.Postgres(restored) as dsn,
+        Database(dsn).wait() as there,
+        EmbeddedStore(restored.data.dir / "vectors") as index,
+    ):
+        assert Casebook(there).counts()["outbox_pending"] == 0, "nothing needs to be indexed again"
+        assert answers(restored, there, index, again) == expected
 
 
 def test_restored_into_an_empty_database_of_somebody_elses_server(

@@ -113,6 +113,9 @@ def test_a_review_keeps_severity_labels_and_zones() -> None:
 def test_a_recording_played_again_is_nothing_that_happens() -> None:
     reading = read("frigate/reviews", update("new", review(camera="_replay_dock")))
     assert (reading.kind, reading.camera_id) == ("replay", None)
+    told = {"type": "description", "id": "1700000000.1-a", "camera": "_replay_dock", "description": "A carton falls"}
+    reading = read("frigate/tracked_object_update", told)
+    assert (reading.kind, reading.camera_id) == ("replay", None)
 
 
 @pytest.mark.parametrize(("state", "kind"), [("online", "health"), ("offline", "health"), ("stopped", "stopped")])
