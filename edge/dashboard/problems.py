@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from http import HTTPStatus
 from typing import Any
 
@@ -58,6 +59,19 @@ def answer(request: Request, status: int, sentence: str | None) -> Response:
     return response
 
 
+def unreadable(request: Request, first: dict[str, Any]) -> Response:
+    """An answer to a body or a query that is not of the form asked for; `first`: the first error Pydantic found."""
+    where = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path"))
+    sentence = f"{where or 'The request'}: {first['msg']}."
+    if not where or not request.url.path.startswith("/api/"):
+        return answer(request, 422, sentence)
+    more: dict[str, Any] = {"field": where}
+    if first["type"] == "literal_error":
+        # Pydantic names the choices in words alone: 'a', 'b' or 'c'.
+        more["allowed"] = re.findall(r"'([^']*)'", first["ctx"]["expected"])
+    return problem(422, sentence, **more)
+
+
 def install(app: FastAPI) -> None:
     @app.exception_handler(Unavailable)
     def unavailable(request: Request, error: Unavailable) -> Response:
@@ -109,9 +123,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     def invalid(request: Request, error: RequestValidationError) -> Response:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path"))
-        return answer(request, 422, f"{where or 'The request'}: {first['msg']}.")
+        return unreadable(request, error.errors()[0])
 
     @app.exception_handler(HTTPException)
     def http(request: Request, error: HTTPException) -> Response:

@@ -379,6 +379,9 @@ def test_the_api_searches_pages_and_explains(shelf: Shelf, program: TestClient) 
     assert bad.status_code == 422
     assert bad.json()["field"] == "colour"
     assert "severity" in bad.json()["allowed"]
+    wrong = program.post("/api/v1/search", json={"text": "belt", "filters": {"severities": ["extreme"]}}).json()
+    assert wrong["field"] == "filters.severities.0"
+    assert wrong["allowed"] == ["low", "medium", "high", "critical"]
     queries = [{"qid": str(n), "text": f"pump {n}"} for n in range(20)]
     found = program.post("/api/v1/search/batch", json={"queries": queries, "limit": 1}).json()
     assert len(found) == 20

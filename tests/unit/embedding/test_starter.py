@@ -6,11 +6,12 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from edge.embedding import Encoder, ensure_built
 from edge.embedding import starter as building
-from edge.embedding.manifest import read_manifest
+from edge.embedding.manifest import chosen_export, read_manifest
 from edge.errors import Stop
 
 MODELS = Path(__file__).resolve().parents[3] / "models"
@@ -101,3 +102,20 @@ def test_another_model_is_only_verified(models: Path, model_dir: Path) -> None:
     (models / "other" / "thai.txt").write_text("", "utf-8")
     with pytest.raises(Stop, match=r"thai\.txt .* does not have the hash"):
         ensure_built(models, "other")
+
+
+def test_of_several_exports_the_one_for_the_provider_is_taken(tmp_path: Path) -> None:
+    def put(*names: str) -> Path:
+        folder = tmp_path / "-".join(names)
+        for name in names:
+            (folder / name).mkdir(parents=True)
+            (folder / name / "manifest.toml").touch()
+        return folder
+
+    both = put("cpu-int8", "cpu-fp32", "cuda-fp16")
+    assert chosen_export(both, "cpu").name == "cpu-int8"
+    assert chosen_export(both, "cuda").name == "cuda-fp16"
+    on_a_card = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+    assert chosen_export(both, "auto").name == ("cuda-fp16" if on_a_card else "cpu-int8")
+    assert chosen_export(put("cuda-fp16"), "auto").name == "cuda-fp16", "the only one there is"
+    assert chosen_export(both / "cpu-int8", "cuda").name == "cpu-int8", "one that is named itself is taken"
