@@ -24,10 +24,10 @@ from edge.contract.andon import EVENTS
 from edge.db import Database, Row
 from edge.errors import Rejected, Unavailable
 
-#: Seconds one delivery may take in all its parts.
+#: Seconds each part of a delivery may take: to connect, to send, to be answered.
 TIMEOUT = 5.0
 
-#: A delivery is tried so often, after 5, 10, 20, … seconds up to an hour: about five hours in all. Then it is dead.
+#: A delivery is tried so often, after 5, 10, 20, … seconds up to an hour: some four and a half hours. Then it is dead.
 ATTEMPTS = 14
 
 #: Deliveries of one turn: of one target, and in all.

@@ -254,7 +254,7 @@ class Teller:
             self.kinds_of.setdefault(kind.topic, []).append(kind)
 
     def kinds(self, size: int) -> list[Kind]:
-        """`size` kinds of problem, half of them side by side in their file: neighbours are what has to be kept apart."""
+        """`size` kinds of problem, half of them side by side in their section: neighbours are what has to be kept apart."""
         if not size:
             return []
         topic = self.rng.choice(list(self.kinds_of))
