@@ -237,7 +237,8 @@ class Asked:
 
 class _Sample:
     """Pairs to fit on. Every question is asked of three histories of equal weight: one in which its problem happened
-    often, one in which it happened once (each of its cases in turn), and one in which it never did."""
+    often, one in which it happened once (each of its cases in turn), and one in which it never did. Whether a problem is
+    known is fitted as if half of all were new, since nobody can know how many will be."""
 
     def __init__(self, rankings: Iterable[Asked]) -> None:
         self.shown: list[tuple[float, float, float, str]] = []
@@ -251,7 +252,8 @@ class _Sample:
                 for kind, score in ranking.over(left)[:SHOWN]:
                     self.shown.append((score, float(kind == ranking.kind), weight, ranking.kind))
                 if left:
-                    self.best.append((ranking.hits[left[0]][1], float(holds), weight, ranking.kind))
+                    counted = weight if holds else 2 * weight
+                    self.best.append((ranking.hits[left[0]][1], float(holds), counted, ranking.kind))
 
 
 def measure(
