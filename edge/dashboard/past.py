@@ -41,12 +41,12 @@ def search(here: Here, q: str = "", start: int = 0) -> Response:
     if text:
         try:
             question = Question(text, wanted.filters(zones), PER_PAGE, start)
-            # Later pages are read for cases; the fixes stood on the first. Those of a single case stand with the case.
+            # Every page is cut from the same ranking, over every status. Later pages are read for cases; the fixes stood on
+            # the first. Those of a single case stand with the case.
+            answer, told = services.search.search_and_fixes(question, language=here.language)
             if start == 0:
-                answer, report = services.search.search_and_fixes(question, language=here.language)
+                report = told
                 passages = passages_for(services, text, zone_ids=wanted.zone_ids(zones))
-            else:
-                answer = services.search.search(question)
         except (Rejected, Unavailable) as error:
             problem = str(error)
         else:

@@ -61,12 +61,16 @@ def answer(request: Request, status: int, sentence: str | None) -> Response:
 
 def unreadable(request: Request, first: dict[str, Any]) -> Response:
     """An answer to a body or a query that is not of the form asked for; `first`: the first error Pydantic found."""
-    where = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path"))
+    place = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
+    while place and re.search(r"^(float|int|str|bool|datetime)$|[\[(]", place[-1]):
+        # Which branch of a union it was; no field of that name was sent.
+        place.pop()
+    where = "" if first["type"] == "json_invalid" else ".".join(place)
     sentence = f"{where or 'The request'}: {first['msg']}."
     if not where or not request.url.path.startswith("/api/"):
         return answer(request, 422, sentence)
     more: dict[str, Any] = {"field": where}
-    if first["type"] == "literal_error":
+    if first["type"] in ("literal_error", "enum"):
         # Pydantic names the choices in words alone: 'a', 'b' or 'c'.
         more["allowed"] = re.findall(r"'([^']*)'", first["ctx"]["expected"])
     return problem(422, sentence, **more)

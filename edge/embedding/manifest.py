@@ -88,7 +88,7 @@ def chosen_export(folder: Path, provider: str = "auto") -> Path:
         for precision in ("fp32", "fp16", "int8")
         if (folder / f"{made_for}-{precision}" / _FILE).is_file()
     }
-    first = ("cpu", "cuda", "tensorrt")
+    first = ("cuda", "tensorrt", "cpu") if provider in ("cuda", "tensorrt") else ("cpu", "cuda", "tensorrt")
     if provider == "auto" and len(found) > 1:
         # Only here: reading a manifest must not cost the second that loading ONNX Runtime takes.
         import onnxruntime

@@ -15,6 +15,7 @@ from edge.db import Database
 from edge.embedding import Encoder, Speed, chosen_export, ensure_built, measure_speed, use_words
 from edge.embedding.encoder import fingerprint_of
 from edge.embedding.manifest import read_manifest
+from edge.embedding.runtime import Provider
 from edge.errors import Stop
 from edge.indexing import Indexer
 from edge.indexing.versions import serving_fingerprint
@@ -37,25 +38,30 @@ def open_encoder(settings: Settings, progress: Progress | None = None, model: st
     """
     folder, built = model_folders(settings)
     chosen = settings.encoder
-    return opened(
-        settings,
-        ensure_built(
-            folder,
-            model or chosen.model,
-            progress,
-            built_dir=built,
-            words_file=words_file(settings),
-            provider=chosen.provider,
-        ),
+    place = ensure_built(
+        folder,
+        model or chosen.model,
+        progress,
+        built_dir=built,
+        words_file=words_file(settings),
+        provider=chosen.provider,
     )
+    return opened(settings, place, chosen.provider)
 
 
-def opened(settings: Settings, folder: Path) -> Encoder:
-    """The model in `folder`, run as the settings say. Raises `Stop`."""
+def opened(settings: Settings, folder: Path, provider: Provider | None = None) -> Encoder:
+    """The model in `folder`, run as the settings say. Raises `Stop`.
+
+    A provider that is named is meant for the model that is named with it: another one, whose index still serves, runs
+    where it can.
+    """
     chosen = settings.encoder
+    if provider is None:
+        with contextlib.suppress(Stop):
+            provider = chosen.provider if model_folder(settings).resolve() == folder.resolve() else "auto"
     return Encoder.open(
         folder,
-        provider=chosen.provider,
+        provider=provider or "auto",
         threads=chosen.threads,
         parallel=chosen.parallel,
         cache_texts=chosen.cache_texts,

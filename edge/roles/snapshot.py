@@ -69,7 +69,7 @@ def restore(settings: Settings, bundle: Path) -> None:
             words = _restore(settings, stage, manifest, bundle)
             with _moving(data):
                 # The truth first: an appliance that has it rebuilds its index by itself, never the other way round.
-                for name in ("postgres", "vectors", words_file(settings).name):
+                for name in ("postgres", words_file(settings).name, "vectors"):
                     if (stage / name).exists():
                         (stage / name).rename(data / name)
                         _sync(data)
@@ -99,7 +99,7 @@ def _restore(settings: Settings, stage: Path, manifest: Manifest, bundle: Path) 
             manifest,
             stage / "bundle",
             target=stage / "vectors",
-            fingerprint=snapshots.fingerprint_here(staged),
+            fingerprint=snapshots.fingerprint_here(staged if words_file(staged).is_file() else settings),
         )
 
 

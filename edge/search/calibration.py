@@ -25,7 +25,7 @@ from edge.config import resources
 from edge.db import Database
 from edge.errors import Rejected
 from edge.search.model import Band
-from edge.search.vouching import vouched
+from edge.search.vouching import REACH, vouched
 
 Origin = Literal["generic", "shipped", "prior", "own"]
 Floats: TypeAlias = NDArray[np.float64]
@@ -230,9 +230,9 @@ class Asked:
         hits = [self.hits[at] for at in kept]
         if self.vectors is None or not hits:
             return hits
-        gained = vouched(np.array([score for _, score in hits]), self.vectors[list(kept)])
-        raised = [(kind, score + gain) for (kind, score), gain in zip(hits, gained.tolist(), strict=True)]
-        return sorted(raised, key=lambda hit: -hit[1])
+        gained = vouched(np.array([score for _, score in hits[:REACH]]), self.vectors[list(kept[:REACH])])
+        raised = [(kind, score + gain) for (kind, score), gain in zip(hits, gained.tolist(), strict=False)]
+        return sorted(raised, key=lambda hit: -hit[1]) + hits[REACH:]
 
 
 class _Sample:

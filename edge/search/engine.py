@@ -27,7 +27,7 @@ from edge.search.model import Answer, Asks, By, Heard, Hit, Mode, Question, Why
 from edge.search.pages import Pages
 from edge.search.points import Operator
 from edge.search.scale import Cohorts, rescaled
-from edge.search.vouching import SHARE, vouched
+from edge.search.vouching import REACH, SHARE, vouched
 from edge.search.words import Coverage, matched
 from edge.vectors import COLLECTIONS, SPARSE_NAME, Point, SearchRequest, SparseVector, VectorStore, physical_name
 
@@ -35,9 +35,6 @@ from edge.vectors import COLLECTIONS, SPARSE_NAME, Point, SearchRequest, SparseV
 #: and half of the share is given at `LEXICAL_HALF`.
 LEXICAL_SHARE = 0.15
 LEXICAL_HALF = 25.0
-
-#: So many of the first ranking are ranked again by the words they hold.
-RERANKED = 60
 
 #: How far down each of the rankings is read. The same for every page: the pages of one question are one ranking.
 DEPTH = 100
@@ -319,7 +316,7 @@ class SearchEngine:
         heads = []
         for search in searches:
             ordered = sorted(search.candidates.values(), key=search.order)
-            heads.append((ordered[:RERANKED], ordered[RERANKED:]))
+            heads.append((ordered[:REACH], ordered[REACH:]))
         held = self._held(
             [
                 candidate
@@ -333,15 +330,9 @@ class SearchEngine:
         for search, (head, tail) in zip(searches, heads, strict=True):
             entries = self._fused(search, head, tail, held)
             entries = self._vouched(search, entries, len(head), held)
+            bare = {entry.key: entry.score - entry.vouched for entry in entries if entry.collection in CASES}
             entries, heard = self._taught(search.question, entries, calibration)
-            nearest = max(
-                (
-                    _heard(entry.score - entry.vouched, heard.get(entry.key))
-                    for entry in entries
-                    if entry.collection in CASES
-                ),
-                default=None,
-            )
+            nearest = max((_heard(score, heard.get(key)) for key, score in bare.items()), default=None)
             if search.question.diversity:
                 entries = self._diverse(entries, search.question.diversity)
             kept = tuple(entry for entry in entries if round(entry.score, 4) >= search.question.threshold)
@@ -572,6 +563,7 @@ class SearchEngine:
         return self._fixes.report(
             like,
             nearest=None if ranking.nearest is None else round(ranking.nearest, 4),
+            best=cases[0].score if cases else None,
             language=language,
             now=now or datetime.now(UTC),
             physical=self._physical,

@@ -265,13 +265,15 @@ class FixBook:
         like: Sequence[Like],
         *,
         nearest: float | None,
+        best: float | None,
         language: Language,
         now: datetime,
         physical: Callable[[str], str],
         calibration: Calibration,
         started: float,
     ) -> FixReport:
-        """`like`: most similar first; `physical`: the collection that holds a kind's vectors now.
+        """`like`: most similar first; `physical`: the collection that holds a kind's vectors now. `nearest` tells whether the
+        problem is known, `best` is the score of the first case as it is shown.
 
         `started`: the `perf_counter` from which time is counted. Raises `Unavailable`.
         """
@@ -286,7 +288,7 @@ class FixBook:
         return FixReport(
             new=calibration.is_new(nearest),
             known=round(calibration.known_at(nearest), 4),
-            band=None if nearest is None else calibration.band(nearest),
+            band=None if best is None else calibration.band(best),
             nearest=nearest,
             closed=len(closed),
             untold=sum(not one.case.resolution for one in closed),

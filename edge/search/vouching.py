@@ -10,6 +10,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+#: So many of the first ranking are ranked again, by the words they hold and by their likeness to the first results.
+REACH = 60
+
 #: So many of the first results vouch. With one alone a wrong first result would carry its own kind along.
 VOUCHERS = 3
 
@@ -31,10 +34,11 @@ def vouched(scores: Floats, vectors: Floats, share: float = SHARE) -> NDArray[np
 
     `scores` [n], best first, 0..1; `vectors` [n, dimension], unit length, zeros where a result has none. Likeness is the
     mean cosine to the first `VOUCHERS`, weighted by exp(score / SPREAD); they vouch for themselves like for others. How
-    much of the share it is follows from how far they are trusted. Nothing is lost by it, and no score passes 1.
+    much of the share it is follows from how far they are trusted. Nothing is lost by it, and no score passes 1. With no
+    more results than vouch there is nobody to vouch for.
     """
-    if not len(scores):
-        return np.zeros(0)
+    if len(scores) <= VOUCHERS:
+        return np.zeros(len(scores))
     first = np.asarray(scores[:VOUCHERS], np.float64)
     weight = np.exp((first - first[0]) / SPREAD)
     weight /= weight.sum()

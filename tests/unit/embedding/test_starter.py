@@ -117,5 +117,6 @@ def test_of_several_exports_the_one_for_the_provider_is_taken(tmp_path: Path) ->
     assert chosen_export(both, "cuda").name == "cuda-fp16"
     on_a_card = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
     assert chosen_export(both, "auto").name == ("cuda-fp16" if on_a_card else "cpu-int8")
+    assert chosen_export(both, "tensorrt").name == "cuda-fp16", "a graph for a CPU never goes to a card"
     assert chosen_export(put("cuda-fp16"), "auto").name == "cuda-fp16", "the only one there is"
     assert chosen_export(both / "cpu-int8", "cuda").name == "cpu-int8", "one that is named itself is taken"
