@@ -119,8 +119,7 @@ class Entry:
 @dataclass(frozen=True, slots=True)
 class Ranking:
     """Everything a question found, best first: what its pages are cut from. `unread`: tokens that were not read;
-    `heard`: what people said that has moved entries. `nearest`: the best score of a case before any vouched for another,
-    by which a problem is known or new; None without cases."""
+    `heard`: what people said that has moved entries."""
 
     question: Question
     entries: tuple[Entry, ...]
@@ -129,7 +128,6 @@ class Ranking:
     started: float
     calibration: Calibration
     heard: Mapping[UUID, Heard]
-    nearest: float | None
 
 
 @dataclass(slots=True)
@@ -330,14 +328,12 @@ class SearchEngine:
         for search, (head, tail) in zip(searches, heads, strict=True):
             entries = self._fused(search, head, tail, held)
             entries = self._vouched(search, entries, len(head), held)
-            bare = {entry.key: entry.score - entry.vouched for entry in entries if entry.collection in CASES}
             entries, heard = self._taught(search.question, entries, calibration)
-            nearest = max((_heard(score, heard.get(key)) for key, score in bare.items()), default=None)
             if search.question.diversity:
                 entries = self._diverse(entries, search.question.diversity)
             kept = tuple(entry for entry in entries if round(entry.score, 4) >= search.question.threshold)
             unread = max(0, self._encoder.token_count(search.question.text) - self._encoder.max_tokens)
-            rankings.append(Ranking(search.question, kept, search.worth, unread, started, calibration, heard, nearest))
+            rankings.append(Ranking(search.question, kept, search.worth, unread, started, calibration, heard))
         return rankings
 
     def _prepared(self, question: Question) -> _Search:
@@ -473,7 +469,7 @@ class SearchEngine:
         if not heard:
             return entries, {}
         moved = [
-            replace(entry, score=_heard(entry.score, heard[entry.key])) if entry.key in heard else entry
+            replace(entry, score=heard[entry.key].moved(entry.score)) if entry.key in heard else entry
             for entry in entries
         ]
         return sorted(moved, key=_order), heard
@@ -553,6 +549,9 @@ class SearchEngine:
     def _report(self, ranking: Ranking, language: Language, now: datetime | None = None) -> FixReport:
         cases = [entry for entry in ranking.entries if entry.collection in CASES]
         odds = ranking.calibration.probability
+        # Whether a problem is known or new is judged before any case vouched for another.
+        own = [(entry.dense + entry.words, ranking.heard.get(entry.key)) for entry in cases]
+        nearest = max((heard.moved(score) if heard else score for score, heard in own), default=None)
         near = [entry for entry in cases if odds(entry.score) >= BANDS["similar"]]
         known = self._facts(near)
         like = []
@@ -562,7 +561,7 @@ class SearchEngine:
                 like.append(Like(case, entry.score, odds(entry.score)))
         return self._fixes.report(
             like,
-            nearest=None if ranking.nearest is None else round(ranking.nearest, 4),
+            nearest=None if nearest is None else round(nearest, 4),
             best=cases[0].score if cases else None,
             language=language,
             now=now or datetime.now(UTC),
@@ -610,10 +609,6 @@ _key = lru_cache(maxsize=20_000)(UUID)
 
 def _terms(point: Point | None) -> frozenset[int]:
     return frozenset() if point is None or point.sparse is None else frozenset(point.sparse.indices.tolist())
-
-
-def _heard(score: float, heard: Heard | None) -> float:
-    return score if heard is None else heard.moved(score)
 
 
 def _order(entry: Entry) -> tuple[float, int]:

@@ -17,6 +17,7 @@ import random
 import re
 import sys
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -81,16 +82,16 @@ class Texts:
     @classmethod
     def read(cls, folder: Path) -> Texts:
         texts = cls()
-        held = _shingles_of_evaluation(folder / "eval")
+        held = _Evaluation(folder / "eval")
         for meaning in _meanings(folder / "sentences.txt"):
-            thai = tuple(t for t in meaning.thai if not _told_in(held, t))
-            english = tuple(t for t in meaning.english if not _told_in(held, t))
+            thai = tuple(t for t in meaning.thai if not held.has(t))
+            english = tuple(t for t in meaning.english if not held.has(t))
             texts.left_out += len(meaning.thai) - len(thai) + len(meaning.english) - len(english)
             if thai and english:
                 texts.meanings.append(Meaning(meaning.topic, thai, english))
         for kind in _kinds(folder / "kinds.txt"):
-            thai = tuple(t for t in kind.thai if not _told_in(held, t))
-            english = tuple(t for t in kind.english if not _told_in(held, t))
+            thai = tuple(t for t in kind.thai if not held.has(t))
+            english = tuple(t for t in kind.english if not held.has(t))
             texts.left_out += len(kind.thai) - len(thai) + len(kind.english) - len(english)
             if len(thai) > 1 and len(english) > 1:
                 texts.kinds.append(Kind(kind.topic, thai, english))
@@ -115,22 +116,30 @@ def _shingles(text: str) -> frozenset[str]:
     return frozenset(squeezed[i : i + 4] for i in range(max(1, len(squeezed) - 3)))
 
 
-def _shingles_of_evaluation(folder: Path) -> list[frozenset[str]]:
-    lines = [line for name in PROBLEMS for line in (folder / name).read_text("utf-8").splitlines()]
-    told = [line.partition(" ")[2] for line in lines if line and line[0] not in "#["]
-    for line in (folder / "robustness.txt").read_text("utf-8").splitlines():
-        told.extend(line.split(" || "))
-    return [_shingles(text) for text in told if text.strip()]
+class _Evaluation:
+    """The texts of the evaluation by what they share with others."""
 
+    def __init__(self, folder: Path) -> None:
+        lines = [line for name in PROBLEMS for line in (folder / name).read_text("utf-8").splitlines()]
+        told = [line.partition(" ")[2] for line in lines if line and line[0] not in "#["]
+        for line in (folder / "robustness.txt").read_text("utf-8").splitlines():
+            told.extend(line.split(" || "))
+        self._sizes: list[int] = []
+        self._holders: dict[str, list[int]] = {}
+        for number, shingles in enumerate(_shingles(text) for text in told if text.strip()):
+            self._sizes.append(len(shingles))
+            for shingle in shingles:
+                self._holders.setdefault(shingle, []).append(number)
 
-def _told_in(held: list[frozenset[str]], telling: str) -> bool:
-    """Whether a training telling is nearly one of the evaluation; such tellings are left out, so scores stay honest."""
-    own = _shingles(SLOT.sub("", telling))
-    for other in held:
-        both = len(own & other)
-        if both / len(own | other) >= 0.35 or both / min(len(own), len(other)) >= 0.7:
-            return True
-    return False
+    def has(self, telling: str) -> bool:
+        """Whether a training telling is nearly one of these; such tellings are left out, so scores stay honest."""
+        own = _shingles(SLOT.sub("", telling))
+        shared = Counter(number for shingle in own for number in self._holders.get(shingle, ()))
+        for number, both in shared.items():
+            size = self._sizes[number]
+            if both / (len(own) + size - both) >= 0.35 or both / min(len(own), size) >= 0.7:
+                return True
+        return False
 
 
 def _meanings(path: Path) -> list[Meaning]:
@@ -442,17 +451,38 @@ def middles(model: Bert, reader: Reader, kinds: list[Kind]) -> dict[Kind, Tensor
 def unlike(teacher: Tensor, topics: list[str]) -> Tensor:
     """Which of the meanings [n] surely differ, [n, n]. Two that the teacher finds alike may be one; of the kinds of one
     topic it is known that they are not."""
-    same_topic = torch.tensor([[bool(a) and a == b for b in topics] for a in topics])
-    return (teacher @ teacher.T <= 0.7) | same_topic
+    number = {topic: at for at, topic in enumerate(dict.fromkeys(topics))}
+    told = torch.tensor([number[topic] if topic else -1 for topic in topics])
+    return (teacher @ teacher.T <= 0.7) | ((told[:, None] == told[None]) & (told >= 0))
 
 
-def told_alike(out: Tensor, label: Tensor, apart: Tensor, options: argparse.Namespace) -> Tensor:
-    """Supervised contrast (Khosla et al. 2020): each telling among all others, by those that tell the same meaning."""
-    same = label[:, None] == label[None]
-    itself = torch.eye(len(out), dtype=torch.bool)
-    logits = (out @ out.T / options.temperature).masked_fill(itself | ~(same | apart[label][:, label]), -1e4)
+def told_alike(out: Tensor, remembered: Tensor, label: Tensor, apart: Tensor, temperature: float) -> Tensor:
+    """Supervised contrast (Khosla et al. 2020): each of `out` [n] among all others and the `remembered` [m], by those that
+    tell the same meaning. `label` [n + m]: the meaning of each; `apart`: which meanings surely differ."""
+    among = torch.cat([out, remembered])
+    own = label[: len(out)]
+    same = own[:, None] == label[None]
+    itself = torch.eye(len(out), len(among), dtype=torch.bool)
+    logits = (out @ among.T / temperature).masked_fill(itself | ~(same | apart[own][:, label]), -1e4)
     right = (same & ~itself).float()
     return -(F.log_softmax(logits, dim=-1) * right).sum(-1).div(right.sum(-1)).mean()
+
+
+class Memory:
+    """The last tellings of kinds, of many batches (cross-batch memory, Wang et al. 2020): far more neighbours to be kept
+    apart than one batch holds, at the price of a product. They are a little out of date, less so the slower the weights
+    move, so they count only after `WARM` steps."""
+
+    WARM = 100
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.vectors = torch.empty(0, HIDDEN)
+        self.kinds: list[Kind] = []
+
+    def add(self, vectors: Tensor, kinds: list[Kind]) -> None:
+        self.vectors = torch.cat([self.vectors, vectors.detach()])[-self.size :]
+        self.kinds = (self.kinds + kinds)[-self.size :]
 
 
 def development(model: Bert, reader: Reader, held: list[Meaning], others: list[Meaning]) -> dict[str, float]:
@@ -512,6 +542,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=20, help="meanings in a batch, each told twice")
     parser.add_argument("--kinds", type=int, default=40, help="kinds of problem in a batch, beside its meanings")
     parser.add_argument("--views", type=int, default=3, help="tellings of each of these kinds")
+    parser.add_argument(
+        "--remembered", type=int, default=2_400, help="tellings of earlier batches to be told apart from"
+    )
     parser.add_argument("--distil", type=float, default=1.0, help="weight of the distance to the teacher")
     parser.add_argument("--centre", type=float, default=0.2, help="the same for kinds, as a share of it")
     parser.add_argument("--temperature", type=float, default=0.05)
@@ -561,6 +594,8 @@ def main() -> None:
     )
     mean = {n: p.detach().clone() for n, p in model.named_parameters()}
     centres = middles(model, reader, texts.kinds)
+    number_of = {kind: number for number, kind in enumerate(texts.kinds)}
+    memory = Memory(options.remembered)
     running = np.zeros(3)
     step = 0
     same_run = hashlib.sha256(
@@ -575,6 +610,7 @@ def main() -> None:
             model.load_state_dict(kept["model"], strict=False)
             optimiser.load_state_dict(kept["optimiser"])
             mean, running, step = kept["mean"], kept["running"], kept["step"]
+            memory.vectors, memory.kinds = kept["remembered"], [texts.kinds[at] for at in kept["kinds"]]
             rng.setstate(kept["python"])
             torch.set_rng_state(kept["torch"])
             say(f"goes on from step {step}")
@@ -610,7 +646,13 @@ def main() -> None:
         label = torch.tensor(meant)
         weight = torch.where(label < len(told), 1.0, options.centre)
         distil = ((1 - (out * teacher[label]).sum(-1)) * weight).sum() / len(teacher)
-        contrast = told_alike(out, label, unlike(teacher, [""] * len(told) + [kind.topic for kind in kinds]), options)
+        place_of = {kind: place for place, kind in enumerate(dict.fromkeys([*kinds, *memory.kinds]), len(told))}
+        everyone = torch.cat([taught, *(centres[kind] for kind in place_of)])
+        apart = unlike(everyone, [""] * len(told) + [kind.topic for kind in place_of])
+        earlier = torch.tensor([place_of[kind] for kind in memory.kinds], dtype=torch.long)
+        contrast = told_alike(out, memory.vectors, torch.cat([label, earlier]), apart, options.temperature)
+        if options.remembered and step >= Memory.WARM:
+            memory.add(out[label >= len(told)], [kinds[at - len(told)] for at in meant if at >= len(told)])
         loss = options.distil * distil + contrast
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -633,6 +675,8 @@ def main() -> None:
                 "optimiser": optimiser.state_dict(),
                 "mean": mean,
                 "running": running,
+                "remembered": memory.vectors,
+                "kinds": [number_of[kind] for kind in memory.kinds],
                 "step": step,
                 "python": rng.getstate(),
                 "torch": torch.get_rng_state(),

@@ -551,7 +551,9 @@ def _control_unsynced(seed: int) -> Outcome:
         lab.start()
         # What describes the plant must outlive the loss, or every later event is quarantined and nothing can be judged.
         # One commit that waits for the disk takes all before it along.
-        lab.execute("SET synchronous_commit = on; SELECT pg_logical_emit_message(true, 'fault lab', 'the plant is kept')")
+        lab.execute(
+            "SET synchronous_commit = on; SELECT pg_logical_emit_message(true, 'fault lab', 'the plant is kept')"
+        )
         lab.usual(150)
         time.sleep(1)
         lab.kill("postgres")
