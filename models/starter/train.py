@@ -428,61 +428,35 @@ def embed(model: Bert, rows: list[list[int]], *, tuned: bool = True) -> Tensor:
 
 
 @torch.no_grad()
-def vectors(model: Bert, reader: Reader, texts: list[str]) -> np.ndarray:
+def vectors(model: Bert, reader: Reader, texts: list[str], *, tuned: bool = True) -> np.ndarray:
     model.eval()
     rows = [reader.read(text) for text in texts]
-    out = np.concatenate([embed(model, rows[i : i + 256]).numpy() for i in range(0, len(rows), 256)])
+    out = np.concatenate([embed(model, rows[i : i + 256], tuned=tuned).numpy() for i in range(0, len(rows), 256)])
     model.train()
     return out
 
 
-@torch.no_grad()
 def middles(model: Bert, reader: Reader, kinds: list[Kind]) -> dict[Kind, Tensor]:
     """What each kind is about, whoever tells it: the middle of its English tellings as the untouched base reads them."""
-    model.eval()
-    found = {}
-    for kind in kinds:
-        rows = embed(model, [reader.read(text) for text in kind.english], tuned=False)
-        found[kind] = F.normalize(rows.mean(0, keepdim=True), dim=-1)
-    model.train()
-    return found
+    told = torch.from_numpy(vectors(model, reader, [text for kind in kinds for text in kind.english], tuned=False))
+    parts = told.split([len(kind.english) for kind in kinds])
+    return {kind: F.normalize(part.mean(0, keepdim=True), dim=-1) for kind, part in zip(kinds, parts, strict=True)}
 
 
 def unlike(teacher: Tensor, topics: list[str]) -> Tensor:
     """Which of the meanings [n] surely differ, [n, n]. Two that the teacher finds alike may be one; of the kinds of one
     topic it is known that they are not."""
-    number = {topic: at for at, topic in enumerate(dict.fromkeys(topics))}
-    told = torch.tensor([number[topic] if topic else -1 for topic in topics])
-    return (teacher @ teacher.T <= 0.7) | ((told[:, None] == told[None]) & (told >= 0))
+    same_topic = torch.tensor([[bool(a) and a == b for b in topics] for a in topics])
+    return (teacher @ teacher.T <= 0.7) | same_topic
 
 
-def told_alike(out: Tensor, remembered: Tensor, label: Tensor, apart: Tensor, temperature: float) -> Tensor:
-    """Supervised contrast (Khosla et al. 2020): each of `out` [n] among all others and the `remembered` [m], by those that
-    tell the same meaning. `label` [n + m]: the meaning of each; `apart`: which meanings surely differ."""
-    among = torch.cat([out, remembered])
-    own = label[: len(out)]
-    same = own[:, None] == label[None]
-    itself = torch.eye(len(out), len(among), dtype=torch.bool)
-    logits = (out @ among.T / temperature).masked_fill(itself | ~(same | apart[own][:, label]), -1e4)
+def told_alike(out: Tensor, label: Tensor, apart: Tensor, options: argparse.Namespace) -> Tensor:
+    """Supervised contrast (Khosla et al. 2020): each telling among all others, by those that tell the same meaning."""
+    same = label[:, None] == label[None]
+    itself = torch.eye(len(out), dtype=torch.bool)
+    logits = (out @ out.T / options.temperature).masked_fill(itself | ~(same | apart[label][:, label]), -1e4)
     right = (same & ~itself).float()
     return -(F.log_softmax(logits, dim=-1) * right).sum(-1).div(right.sum(-1)).mean()
-
-
-class Memory:
-    """The last tellings of kinds, of many batches (cross-batch memory, Wang et al. 2020): far more neighbours to be kept
-    apart than one batch holds, at the price of a product. They are a little out of date, less so the slower the weights
-    move, so they count only after `WARM` steps."""
-
-    WARM = 100
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.vectors = torch.empty(0, HIDDEN)
-        self.kinds: list[Kind] = []
-
-    def add(self, vectors: Tensor, kinds: list[Kind]) -> None:
-        self.vectors = torch.cat([self.vectors, vectors.detach()])[-self.size :]
-        self.kinds = (self.kinds + kinds)[-self.size :]
 
 
 def development(model: Bert, reader: Reader, held: list[Meaning], others: list[Meaning]) -> dict[str, float]:
@@ -513,7 +487,7 @@ def development(model: Bert, reader: Reader, held: list[Meaning], others: list[M
 
 
 def told_apart(model: Bert, reader: Reader, held: list[Kind], others: list[Kind]) -> dict[str, float]:
-    """How well the tellings of held-out kinds find each other among those of all: nDCG@10 by direction."""
+    """How well the tellings of held-out kinds find each other among those of others, too: nDCG@10 by direction."""
     side = {
         name: [(place, text) for place, kind in enumerate(held + others) for text in getattr(kind, name)]
         for name in ("thai", "english")
@@ -542,9 +516,6 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=20, help="meanings in a batch, each told twice")
     parser.add_argument("--kinds", type=int, default=40, help="kinds of problem in a batch, beside its meanings")
     parser.add_argument("--views", type=int, default=3, help="tellings of each of these kinds")
-    parser.add_argument(
-        "--remembered", type=int, default=2_400, help="tellings of earlier batches to be told apart from"
-    )
     parser.add_argument("--distil", type=float, default=1.0, help="weight of the distance to the teacher")
     parser.add_argument("--centre", type=float, default=0.2, help="the same for kinds, as a share of it")
     parser.add_argument("--temperature", type=float, default=0.05)
@@ -594,8 +565,6 @@ def main() -> None:
     )
     mean = {n: p.detach().clone() for n, p in model.named_parameters()}
     centres = middles(model, reader, texts.kinds)
-    number_of = {kind: number for number, kind in enumerate(texts.kinds)}
-    memory = Memory(options.remembered)
     running = np.zeros(3)
     step = 0
     same_run = hashlib.sha256(
@@ -610,7 +579,6 @@ def main() -> None:
             model.load_state_dict(kept["model"], strict=False)
             optimiser.load_state_dict(kept["optimiser"])
             mean, running, step = kept["mean"], kept["running"], kept["step"]
-            memory.vectors, memory.kinds = kept["remembered"], [texts.kinds[at] for at in kept["kinds"]]
             rng.setstate(kept["python"])
             torch.set_rng_state(kept["torch"])
             say(f"goes on from step {step}")
@@ -646,13 +614,7 @@ def main() -> None:
         label = torch.tensor(meant)
         weight = torch.where(label < len(told), 1.0, options.centre)
         distil = ((1 - (out * teacher[label]).sum(-1)) * weight).sum() / len(teacher)
-        place_of = {kind: place for place, kind in enumerate(dict.fromkeys([*kinds, *memory.kinds]), len(told))}
-        everyone = torch.cat([taught, *(centres[kind] for kind in place_of)])
-        apart = unlike(everyone, [""] * len(told) + [kind.topic for kind in place_of])
-        earlier = torch.tensor([place_of[kind] for kind in memory.kinds], dtype=torch.long)
-        contrast = told_alike(out, memory.vectors, torch.cat([label, earlier]), apart, options.temperature)
-        if options.remembered and step >= Memory.WARM:
-            memory.add(out[label >= len(told)], [kinds[at - len(told)] for at in meant if at >= len(told)])
+        contrast = told_alike(out, label, unlike(teacher, [""] * len(told) + [kind.topic for kind in kinds]), options)
         loss = options.distil * distil + contrast
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -675,8 +637,6 @@ def main() -> None:
                 "optimiser": optimiser.state_dict(),
                 "mean": mean,
                 "running": running,
-                "remembered": memory.vectors,
-                "kinds": [number_of[kind] for kind in memory.kinds],
                 "step": step,
                 "python": rng.getstate(),
                 "torch": torch.get_rng_state(),
@@ -690,7 +650,7 @@ def main() -> None:
         for scale_thai in (1.0,):
             model.scale_body, model.scale_thai = scale_body, scale_thai
             scores = development(model, reader, held, others)
-            apart = told_apart(model, reader, held_kinds, texts.kinds)
+            apart = told_apart(model, reader, held_kinds, texts.kinds[::4])
             score = (sum(scores.values()) / len(scores) + sum(apart.values()) / len(apart)) / 2
             say(
                 f"body × {scale_body} Thai × {scale_thai}: mean {score:.4f}; meanings "
