@@ -80,8 +80,8 @@ lint: $(DEV) ## Style, format and import order
 types: $(DEV) ## Strict types
 	@.venv/bin/mypy
 
-bench-search: $(DEV) ## Measure the search at 10k, 100k and 1m vectors (SIZES=, QUERIES=, BENCH_DATA=) into docs/search.md
-	@.venv/bin/python bench/search.py --sizes $(SIZES) --queries $(QUERIES) --data "$(BENCH_DATA)" --docs docs/search.md
+bench-search: $(DEV) ## Measure the search at 10k, 100k and 1m vectors (SIZES=, QUERIES=, BENCH_DATA=, KEEP=folder) into docs/search.md
+	@.venv/bin/python bench/search.py --sizes $(SIZES) --queries $(QUERIES) --data "$(BENCH_DATA)" $(if $(KEEP),--keep "$(KEEP)") --docs docs/search.md
 
 clean: ## Remove everything installed or built here; data are kept
 	@rm -rf .venv .venv-train .venv-export .venv-bench .uv .cache dist models/*/built web/static/vendor \

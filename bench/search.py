@@ -171,6 +171,13 @@ def fill_postgres(dsn: str, base: Base, cases: int, seed: int, tick: Any) -> Non
         connection.execute("VACUUM ANALYZE cases")
 
 
+def fill_store(store: VectorStore, base: Base, cases: int, seed: int, fingerprint: str, tick: Any) -> None:
+    for start in range(0, cases, CHUNK):
+        end = min(cases, start + CHUNK)
+        store.upsert(physical_name(NAME, fingerprint), points(base, start, end, seed, fingerprint))
+        tick(end)
+
+
 def questions(count: int, seed: int) -> list[str]:
     """Reports of the sample shift, each asked about a machine of its own, so that no text comes twice."""
     told = tomllib.loads((resources() / "etc/sample/shift.toml").read_text("utf-8"))["report"]
@@ -217,7 +224,7 @@ class Result:
     store: list[float] = field(default_factory=list)
     floor: list[float] = field(default_factory=list)
     local: list[float] = field(default_factory=list)
-    recall: float = 0.0
+    recalls: list[float] = field(default_factory=list)
     fill_s: float = 0.0
     optimize_s: float = 0.0
     worst_wait_s: float = 0.0
@@ -226,14 +233,39 @@ class Result:
     disk_mib: float = 0.0
     local_words: str = ""
 
+    @property
+    def recall(self) -> float:
+        return float(np.mean(self.recalls))
+
     def as_json(self) -> dict[str, Any]:
         lists = ("whole", "encode", "store", "floor", "local")
-        plain = {key: value for key, value in vars(self).items() if key not in lists}
+        plain = {key: value for key, value in vars(self).items() if key not in (*lists, "recalls")}
+        plain["recall"] = self.recall
         for name in lists:
             found = getattr(self, name)
             if found:
                 plain[name] = {"p50_ms": round(p(found, 50), 3), "p99_ms": round(p(found, 99), 3), "n": len(found)}
         return plain
+
+
+class Kept:
+    """What an earlier run left and how long it took to make: filling and ordering a million takes most of a run."""
+
+    MADE = ("fill_s", "optimize_s", "worst_wait_s")
+
+    def __init__(self, file: Path, what: list[Any]) -> None:
+        self._file, self._what = file, what
+        self._said = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+        self.whole = self._said.get("what") == what
+
+    def take(self, result: Result) -> None:
+        """Write down how long it took, or take what was written."""
+        if self.whole:
+            for name in self.MADE:
+                setattr(result, name, self._said[name])
+        else:
+            said = {"what": self._what, **{name: getattr(result, name) for name in self.MADE}}
+            self._file.write_text(json.dumps(said) + "\n", "utf-8")
 
 
 def p(found: Sequence[float], percent: float) -> float:
@@ -287,8 +319,34 @@ def settled(store: VectorStore, physical: str, patience: float = 3_600) -> None:
 
 def measure(size: int, options: argparse.Namespace, encoder: Encoder, base: Base, side: str) -> Result:
     """One size on one side, from nothing to its figures."""
+    with ExitStack() as stack:
+        folder, kept = stack.enter_context(placed(size, options, side, encoder.fingerprint))
+        return measured_in(folder, kept, size, options, encoder, base, side)
+
+
+@contextmanager
+def placed(size: int, options: argparse.Namespace, side: str, fingerprint: str) -> Iterator[tuple[Path, Kept | None]]:
+    """The folder of one size: made for this run alone, or the one that `--keep` names."""
+    if not options.keep:
+        folder = Path(tempfile.mkdtemp(prefix=f"bench-{size}-", dir=options.data))
+        try:
+            yield folder, None
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        return
+    folder = options.keep / f"{side}-{size}"
+    kept = Kept(folder / "filled.json", [size, options.seed, fingerprint])
+    if not kept.whole:
+        shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    yield folder, kept
+
+
+def measured_in(
+    folder: Path, kept: Kept | None, size: int, options: argparse.Namespace, encoder: Encoder, base: Base, side: str
+) -> Result:
     result = Result(size, side, cases=max(1, size // len(ROLES)))
-    folder = Path(tempfile.mkdtemp(prefix=f"bench-{size}-", dir=options.data))
+    filled = kept is not None and kept.whole
     environ = {"EDGE__DATA__DIR": str(folder)}
     if side == "server":
         environ |= {"EDGE__VECTORS__URL": options.url}
@@ -298,8 +356,6 @@ def measure(size: int, options: argparse.Namespace, encoder: Encoder, base: Base
         environ |= {"EDGE__VECTORS__URL": f"unix:{sockets / 'v.sock'}"}
     settings = config.load(environ=environ)
     with ExitStack() as stack:
-        if not options.keep:
-            stack.callback(shutil.rmtree, folder, ignore_errors=True)
         if side == "embedded":
             stack.callback(shutil.rmtree, sockets, ignore_errors=True)
         bar = stack.enter_context(
@@ -318,7 +374,8 @@ def measure(size: int, options: argparse.Namespace, encoder: Encoder, base: Base
         database = stack.enter_context(Database(dsn).wait())
         migrate(database)
         load_plant(database, resources() / "etc/sample/plant.toml")
-        fill_postgres(dsn, base, result.cases, options.seed, tick)
+        if not filled:
+            fill_postgres(dsn, base, result.cases, options.seed, tick)
 
         pid = 0
         if side == "server":
@@ -334,21 +391,22 @@ def measure(size: int, options: argparse.Namespace, encoder: Encoder, base: Base
                 stack.callback(store.drop, collection.name, fingerprint=encoder.fingerprint)
         physical = physical_name(NAME, encoder.fingerprint)
 
-        bar.update(task, description="upsert", completed=0)
-        started = time.perf_counter()
-        for start in range(0, result.cases, CHUNK):
-            end = min(result.cases, start + CHUNK)
-            store.upsert(physical, points(base, start, end, options.seed, encoder.fingerprint))
-            tick(end)
-        result.fill_s = time.perf_counter() - started
+        if not filled:
+            bar.update(task, description="upsert", completed=0)
+            started = time.perf_counter()
+            fill_store(store, base, result.cases, options.seed, encoder.fingerprint, tick)
+            result.fill_s = time.perf_counter() - started
 
         timed_store, timed_encoder = Timed(store, ("search", "search_many", "get")), Timed(encoder, ("encode",))
         engine = SearchEngine(Casebook(database), timed_store, timed_encoder, settings.search)  # type: ignore[arg-type]
         asked = questions(options.queries + 32, options.seed)
         warm, asked = asked[:32], asked[32:]
 
-        bar.update(task, description="optimize", completed=0, total=None)
-        put_in_order(store, physical, engine, warm, result)
+        if not filled:
+            bar.update(task, description="optimize", completed=0, total=None)
+            put_in_order(store, physical, engine, warm, result)
+        if kept is not None:
+            kept.take(result)
 
         bar.update(task, description="matrices", completed=0, total=result.cases)
         matrices = all_vectors(base, result.cases, options.seed, tick)
@@ -365,7 +423,6 @@ def measure(size: int, options: argparse.Namespace, encoder: Encoder, base: Base
         for text in warm:
             engine.search(Question(text))
         bar.update(task, description="questions", completed=0, total=len(asked))
-        found = wanted = 0
         for number, text in enumerate(asked, 1):
             timed_store.spent = timed_encoder.spent = 0.0
             started = time.perf_counter()
@@ -374,27 +431,43 @@ def measure(size: int, options: argparse.Namespace, encoder: Encoder, base: Base
             result.encode.append(timed_encoder.spent)
             result.store.append(timed_store.spent)
             assert answer.hits, text
-            query = encoder.encode([text])[0]
-            started = time.perf_counter()
-            exact = {role: nearest(matrices[role], query, 100) for role in ROLES}
-            result.floor.append(time.perf_counter() - started)
-            for role in ROLES:
-                hits = store.search(physical, SearchRequest(query, role, limit=10))
-                found += len({ids[hit.id] for hit in hits} & set(exact[role][:10].tolist()))
-                wanted += min(10, result.cases)
+            compare(text, encoder, store, physical, matrices, ids, result)
             if local is not None and number <= options.local_queries:
-                terms = sparse_terms(text)
-                requests = [SearchRequest(query, role, limit=100) for role in ROLES]
-                requests.append(SearchRequest(SparseVector(terms.indices, terms.values), "terms", limit=100))
-                started = time.perf_counter()
-                local.search_many(physical, requests)
-                result.local.append(time.perf_counter() - started)
+                ask_locally(text, encoder, local, physical, result)
             tick(number)
-        result.recall = found / wanted
         if pid:
             result.rss_mib, result.private_mib = memory(pid)
             result.disk_mib = on_disk(folder / "vectors")
     return result
+
+
+def compare(
+    text: str,
+    encoder: Encoder,
+    store: VectorStore,
+    physical: str,
+    matrices: dict[str, np.ndarray],
+    ids: dict[uuid.UUID, int],
+    result: Result,
+) -> None:
+    """The same question to NumPy, and how many of its ten nearest the index finds."""
+    query = encoder.encode([text])[0]
+    started = time.perf_counter()
+    exact = {role: nearest(matrices[role], query, 100) for role in ROLES}
+    result.floor.append(time.perf_counter() - started)
+    for role in ROLES:
+        hits = store.search(physical, SearchRequest(query, role, limit=10))
+        right = len({ids[hit.id] for hit in hits} & set(exact[role][:10].tolist()))
+        result.recalls.append(right / min(10, result.cases))
+
+
+def ask_locally(text: str, encoder: Encoder, local: VectorStore, physical: str, result: Result) -> None:
+    terms, query = sparse_terms(text), encoder.encode([text])[0]
+    requests = [SearchRequest(query, role, limit=100) for role in ROLES]
+    requests.append(SearchRequest(SparseVector(terms.indices, terms.values), "terms", limit=100))
+    started = time.perf_counter()
+    local.search_many(physical, requests)
+    result.local.append(time.perf_counter() - started)
 
 
 def put_in_order(store: VectorStore, physical: str, engine: SearchEngine, asked: Sequence[str], result: Result) -> None:
@@ -443,11 +516,9 @@ def local_mode(base: Base, cases: int, seed: int, fingerprint: str, bar: Progres
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with ServerStore.over(QdrantClient(":memory:")) as store:
-            physical = store.build_beside(COLLECTIONS[NAME], fingerprint=fingerprint)
+            store.build_beside(COLLECTIONS[NAME], fingerprint=fingerprint)
             bar.update(task, description="local mode", completed=0, total=cases)
-            for start in range(0, cases, CHUNK):
-                store.upsert(physical, points(base, start, min(cases, start + CHUNK), seed, fingerprint))
-                bar.update(task, completed=min(cases, start + CHUNK))
+            fill_store(store, base, cases, seed, fingerprint, lambda done: bar.update(task, completed=done))
             yield store
 
 
@@ -488,7 +559,7 @@ def state_rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
             each.side,
             f"{each.vectors / each.fill_s:,.0f} vectors/s",
             f"{each.optimize_s:.0f} s",
-            f"{each.worst_wait_s:.2f} s",
+            f"{each.worst_wait_s:.2f} s" if each.worst_wait_s else "–",
             f"{each.rss_mib:,.0f} ({each.private_mib:,.0f}) MiB" if each.rss_mib else "–",
             f"{each.disk_mib:,.0f} MiB" if each.disk_mib else "–",
         )
@@ -552,7 +623,7 @@ def main() -> int:
     parser.add_argument("--local-queries", type=int, default=30)
     parser.add_argument("--url", default=os.environ.get("EDGE_BENCH_QDRANT_URL"), help="a Qdrant server to measure too")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--keep", action="store_true", help="leave the data there")
+    parser.add_argument("--keep", type=Path, help="folder to leave the data in, and to find them in the next time")
     parser.add_argument("--json", type=Path, help="write all figures here")
     parser.add_argument("--docs", type=Path, help="put the table between the markers of this file")
     options = parser.parse_args()
