@@ -29,7 +29,16 @@ from edge.search.points import Operator
 from edge.search.scale import Cohorts, rescaled
 from edge.search.vouching import REACH, SHARE, vouched
 from edge.search.words import Coverage, matched
-from edge.vectors import COLLECTIONS, SPARSE_NAME, Point, SearchRequest, SparseVector, VectorStore, physical_name
+from edge.vectors import (
+    COLLECTIONS,
+    SPARSE_NAME,
+    Filter,
+    Point,
+    SearchRequest,
+    SparseVector,
+    VectorStore,
+    physical_name,
+)
 
 #: The same for the first ranking, from the index alone: its lexical scores are IDF-weighted products without a bound,
 #: and half of the share is given at `LEXICAL_HALF`.
@@ -378,9 +387,9 @@ class SearchEngine:
                     continue
                 if search.vector is not None:
                     names = [name for name in COLLECTIONS[collection].vectors if name in search.weights]
-                    asked += [(search, SearchRequest(search.vector, name, where, DEPTH, fields=READ)) for name in names]
+                    asked += [(search, _candidates(search.vector, name, where)) for name in names]
                 if search.sparse is not None:
-                    asked.append((search, SearchRequest(search.sparse, SPARSE_NAME, where, DEPTH, fields=READ)))
+                    asked.append((search, _candidates(search.sparse, SPARSE_NAME, where)))
             if not asked:
                 continue
             found = self._store.search_many(self._physical(collection), [request for _, request in asked])
@@ -580,6 +589,10 @@ class SearchEngine:
     def _physical(self, collection: str) -> str:
         # By its own name and never by the alias: vectors of two encoders must not be compared, not even during a switch.
         return physical_name(collection, self._encoder.fingerprint)
+
+
+def _candidates(vector: Any, using: str, where: Filter | None) -> SearchRequest:
+    return SearchRequest(vector, using, where, DEPTH, fields=READ, settle_ties=False)
 
 
 def texts_of(record: Case | Entity) -> dict[str, str]:

@@ -225,7 +225,9 @@ class SearchRequest:
 
     Dense scores are cosines in [-1, 1]; sparse ones are IDF-weighted products. Only scores >= `score_threshold` return.
     `exact` forgoes the graph and the quantized copy. offset + limit may reach 10,000. `fields`: the top-level payload keys
-    to bring along, None for all of them; a search that reads many hits is faster with few.
+    to bring along, None for all of them; a search that reads many hits is faster with few. `settle_ties`: points that score
+    the same are ordered by id even where the window cuts through them, for which all of them are read. Records told in the
+    same words come by the thousand, so whoever only gathers candidates does without.
     """
 
     vector: Dense | SparseVector
@@ -237,6 +239,7 @@ class SearchRequest:
     with_vectors: bool = False
     exact: bool = False
     fields: tuple[str, ...] | None = None
+    settle_ties: bool = True
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -569,6 +572,8 @@ def window(hits: list[Hit], request: SearchRequest) -> list[Hit]:
 def edge_is_tied(hits: list[Hit], request: SearchRequest, fetched: int) -> bool:
     """Whether points beyond the `fetched` ones may tie with the window's last hit, so that more must be fetched."""
     last = request.offset + request.limit - 1
+    if not request.settle_ties:
+        return False
     return len(hits) >= fetched and last < len(hits) and hits[last].score == hits[-1].score and fetched < MAX_WINDOW
 
 

@@ -512,7 +512,7 @@ def told_apart(model: Bert, reader: Reader, held: list[Kind], others: list[Kind]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=1_500)
+    parser.add_argument("--steps", type=int, default=1_300)
     parser.add_argument("--batch", type=int, default=20, help="meanings in a batch, each told twice")
     parser.add_argument("--kinds", type=int, default=40, help="kinds of problem in a batch, beside its meanings")
     parser.add_argument("--views", type=int, default=3, help="tellings of each of these kinds")
@@ -650,7 +650,7 @@ def main() -> None:
         for scale_thai in (1.0,):
             model.scale_body, model.scale_thai = scale_body, scale_thai
             scores = development(model, reader, held, others)
-            apart = told_apart(model, reader, held_kinds, texts.kinds[::4])
+            apart = told_apart(model, reader, held_kinds, texts.kinds[::8])
             score = (sum(scores.values()) / len(scores) + sum(apart.values()) / len(apart)) / 2
             say(
                 f"body × {scale_body} Thai × {scale_thai}: mean {score:.4f}; meanings "
