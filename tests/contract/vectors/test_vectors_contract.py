@@ -25,6 +25,7 @@ from edge.vectors import (
     SearchRequest,
     SparseVector,
     TimeRange,
+    embedded,
 )
 
 NAME = "anomaly_patterns"
@@ -194,6 +195,26 @@ def test_equal_scores_are_ordered_by_id_even_at_the_edge_of_a_page(store):
     assert [hit.id for hit in hits] == sorted(ids)[:10]
     later = store.search(NAME, SearchRequest(same, "symptom", limit=10, offset=50))
     assert [hit.id for hit in later] == sorted(ids)[50:60]
+
+
+@pytest.mark.parametrize(("settle", "reads"), [(True, [26, 138, 202]), (False, [26])])
+def test_all_that_tie_are_read_only_where_it_is_asked_for(tmp_path, monkeypatch, settle, reads):
+    read = []
+    asked = embedded._query_batch
+
+    def counted(queries, edge):
+        found = asked(queries, edge)
+        read.append(len(found[0]))
+        return found
+
+    monkeypatch.setattr(embedded, "_query_batch", counted)
+    with embedded.EmbeddedStore(tmp_path / "vectors") as store:
+        store.ensure(CASES, fingerprint=PRINT)
+        store.upsert(NAME, [Point(uuid4(), {"symptom": vector(1)}) for _ in range(202)])
+        hits = store.search(NAME, SearchRequest(vector(1), "symptom", settle_ties=settle))
+    assert len(hits) == 10
+    assert len({hit.score for hit in hits}) == 1
+    assert read == reads
 
 
 def test_several_searches_in_one_call_answer_in_order(store):
