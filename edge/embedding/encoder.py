@@ -16,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edge.embedding.batches import Batches
+from edge.embedding.kinds import FILE as KINDS_FILE
+from edge.embedding.kinds import Kinds, unit
 from edge.embedding.lexical import LEXICAL
 from edge.embedding.lexicon import SEGMENTATION, taken_up
 from edge.embedding.manifest import Floats, Manifest, golden_mismatch, read_manifest, verify_files
@@ -61,13 +63,21 @@ class Encoder:
     """One embedding model, verified and ready. Safe to share between threads; open it once per process."""
 
     def __init__(
-        self, runtime: Runtime, tokens: Tokens, manifest: Manifest, *, parallel: int = 1, cache_texts: int = 4096
+        self,
+        runtime: Runtime,
+        tokens: Tokens,
+        manifest: Manifest,
+        *,
+        kinds: Kinds | None = None,
+        parallel: int = 1,
+        cache_texts: int = 4096,
     ) -> None:
         """Use `Encoder.open`, which verifies."""
         self._runtime = runtime
         self._batches = Batches(runtime, parallel)
         self._tokens = tokens
         self._spread = manifest.spread
+        self._kinds = kinds
         self._cache: OrderedDict[str, Floats] = OrderedDict()
         self._cache_texts = cache_texts
         self._lock = Lock()
@@ -123,7 +133,8 @@ class Encoder:
                 verified.result()
                 raise
             verified.result()
-        encoder = cls(runtime, tokens, manifest, parallel=parallel, cache_texts=cache_texts)
+        kinds = Kinds.read(model_dir / KINDS_FILE) if KINDS_FILE in manifest.files else None
+        encoder = cls(runtime, tokens, manifest, kinds=kinds, parallel=parallel, cache_texts=cache_texts)
         encoder._check_golden(manifest)
         return encoder
 
@@ -209,6 +220,8 @@ class Encoder:
         return rows
 
     def _finish(self, pooled: Floats) -> Floats:
+        if self._kinds is not None:
+            pooled = self._kinds.drawn(unit(pooled))
         if self._spread == "hadamard":
             pooled = spread(pooled)
         if pooled.shape[1] != self.dimension:
@@ -216,7 +229,7 @@ class Encoder:
                 f"The embedding model {self.name} answers with {pooled.shape[1]} dimensions where its manifest says "
                 f"{self.dimension}; rebuild it."
             )
-        return _unit(pooled)
+        return unit(pooled)
 
     def _check_golden(self, manifest: Manifest) -> None:
         found = {text: self.encode([text])[0] for text in manifest.golden}
@@ -240,13 +253,6 @@ def fingerprint_of(manifest: Manifest) -> str:
 def _unknown_rate(read: TokenIds) -> float:
     total = read.words + read.unknown
     return min(1.0, read.unknown / total) if total else 0.0
-
-
-def _unit(rows: Floats) -> Floats:
-    """Each row by itself, whatever stands beside it: a sum along the last axis is taken row by row."""
-    lengths = np.sqrt(np.sum(np.square(rows, dtype=np.float64), axis=1, keepdims=True))
-    scaled: Floats = (rows / np.where(lengths == 0, 1.0, lengths)).astype(np.float32)
-    return scaled
 
 
 def spread(rows: Floats) -> Floats:

