@@ -416,15 +416,17 @@ class SearchEngine:
         others = [name for name in search.collections if name not in CASES]
         cases = here = None
         if search.vector is not None and others:
-            cases = self._background(search, CASES[0]) or self._background(search, CASES[1])
-        by_collection = {name: self._background(search, name) for name in others} if cases else {}
+            cases = self._background(search, CASES[0])
+            if cases is None:
+                cases = self._background(search, CASES[1])
+        by_collection = {name: self._background(search, name) for name in others} if cases is not None else {}
         for candidate in search.candidates.values():
             candidate.dense, candidate.by = best_text(candidate.cosines, search.weights)
             here = by_collection.get(candidate.collection)
             if here is not None:
                 candidate.dense = rescaled(candidate.dense, here, cases)
 
-    def _background(self, search: _Search, collection: str) -> tuple[float, float] | None:
+    def _background(self, search: _Search, collection: str) -> float | None:
         return self._cohorts.background(self._physical(collection), search.vector, search.weights)
 
     def _fused(

@@ -1,8 +1,9 @@
 """Makes cosines of different collections comparable before they are merged.
 
 A chunk of a manual and the symptom of a case do not lie on one scale: the longer text is a little like everything. So a
-collection's scores are read against what the same question scores there by chance, and told on the scale of the cases
-(test normalisation, Auckenthaler et al. 2000): (score - median here) / spread here · spread of cases + median of cases.
+collection's scores are read against what the same question scores there by chance, and told on the scale of the cases:
+score - median here + median of cases. Dividing by the spread as well (test normalisation, Auckenthaler et al. 2000) was
+measured and is worse: what is drawn towards a kind of problem scatters by how common its kind is, not by its length.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ class Cohorts:
         self._lock = threading.Lock()
         self._kept: dict[str, tuple[float, Mapping[str, Floats]]] = {}
 
-    def background(self, physical: str, question: Floats, weights: Mapping[str, float]) -> tuple[float, float] | None:
-        """Median and spread (1.4826 · MAD) of what `question` [dimension] scores in a collection by chance.
+    def background(self, physical: str, question: Floats, weights: Mapping[str, float]) -> float | None:
+        """The median of what `question` [dimension] scores in a collection by chance.
 
         `weights`: what a cosine to each named vector counts; a point scores by its best. None with too few points.
         """
@@ -50,8 +51,7 @@ class Cohorts:
         best = np.max(scores, axis=0)
         if len(best) < LEAST:
             return None
-        middle = float(np.median(best))
-        return middle, max(1e-3, 1.4826 * float(np.median(np.abs(best - middle))))
+        return float(np.median(best))
 
     def _cohort(self, physical: str) -> Mapping[str, Floats]:
         with self._lock:
@@ -71,8 +71,8 @@ class Cohorts:
         return drawn
 
 
-def rescaled(score: float, here: tuple[float, float] | None, cases: tuple[float, float] | None) -> float:
+def rescaled(score: float, here: float | None, cases: float | None) -> float:
     """A score of one collection told on the scale of the cases, 0..1; as it is where either chance is unknown."""
     if here is None or cases is None:
         return score
-    return min(1.0, max(0.0, (score - here[0]) / here[1] * cases[1] + cases[0]))
+    return min(1.0, max(0.0, score - here + cases))

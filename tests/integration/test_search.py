@@ -508,25 +508,30 @@ def test_chunks_and_cases_are_merged_on_one_scale(shelf: Shelf, monkeypatch: pyt
     everywhere = ("anomaly_patterns", "incident_reports", "knowledge_base")
     kinds = {judgement["qid"]: judgement["id"].rpartition("-")[0] for judgement in judged}
 
-    def among_the_first_five() -> float:
+    def first_five() -> tuple[float, float, float]:
+        """Of a question's first five: how many are right, how many are chunks and wrong, and is its own chunk there?"""
         answers = shelf.engine.search_many(
             [Question(query["text"], limit=5, collections=everywhere, explain=False) for query in questions]
         )
-        found = [
-            any(
-                hit.collection == "knowledge_base" and hit.record.record_id == kinds[query["qid"]]
-                for hit in answer.hits
-            )
-            for query, answer in zip(questions, answers, strict=True)
-        ]
-        return sum(found) / len(found)
+        right = crowding = own = 0
+        for query, answer in zip(questions, answers, strict=True):
+            kind = kinds[query["qid"]]
+            for hit in answer.hits:
+                chunk = hit.collection == "knowledge_base"
+                same = (hit.record.record_id if chunk else hit.record.record_id.rpartition("-")[0]) == kind
+                right += same
+                crowding += chunk and not same
+                own += chunk and same
+        return right / len(questions), crowding / len(questions), own / len(questions)
 
-    together = among_the_first_five()
+    right, crowding, own = first_five()
     with monkeypatch.context() as patch:
         patch.setattr("edge.search.engine.rescaled", lambda score, here, cases: score)
-        merely_sorted = among_the_first_five()
-    assert together >= merely_sorted
-    assert together >= 0.8
+        merely_right, merely_crowding, _ = first_five()
+    # Merely sorted, chunks of other kinds push the cases out.
+    assert crowding <= 0.8 * merely_crowding
+    assert right >= 0.99 * merely_right
+    assert own >= 0.8
     # A chunk comes as a record, on the API as well, and what has no such field is not searched.
     app = create_app(shelf.settings, shelf.db, shelf.casebook, shelf.engine)
     token = create_token(shelf.db, "program", ["read"], 1)
