@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+import scratch
 from playwright.sync_api import Browser, sync_playwright
 from psycopg.conninfo import make_conninfo
 
@@ -73,12 +74,8 @@ def template(server: str) -> str:
 @pytest.fixture
 def dsn(server: str, template: str) -> Iterator[str]:
     """A fresh migrated database of its own."""
-    name = f"test_{next(_numbers)}"
-    with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
-    yield make_conninfo(server, dbname=name)
-    with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+    with scratch.database(server, f"test_{next(_numbers)}", template) as made:
+        yield made
 
 
 @pytest.fixture

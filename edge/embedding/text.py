@@ -15,7 +15,7 @@ from typing import Literal
 
 __all__ = ["NORMALISATION", "Language", "Normalised", "align", "detect_language", "normalise"]
 
-NORMALISATION = "thai-latin-3"
+NORMALISATION = "thai-latin-4"
 
 Language = Literal["th", "en", "mixed"]
 
@@ -25,7 +25,7 @@ _TONES = "\u0e48-\u0e4b"
 # What one person sees as one written sign, so that every rule works inside one chunk and offsets stay exact.
 _WRITTEN = (
     rf"\s+"
-    rf"|\u0e40[{_INVISIBLE}]*\u0e40"
+    rf"|\u0e40[{_INVISIBLE}]*\u0e40[\u0300-\u036f{_INVISIBLE}]*"
     rf"|(?P<again>[\u0e01-\u0e2e])(?:[{_INVISIBLE}]*(?P=again)){{2,}}(?![{_INVISIBLE}]*[{_MARKS}\u0e32\u0e33\u0e45])"
     rf"|[\u0e01-\u0e30][{_MARKS}{_INVISIBLE}]*(?:[\u0e32\u0e33\u0e45][{_TONES}{_INVISIBLE}]*)?"
     rf"|.[\u0300-\u036f{_INVISIBLE}]*"
@@ -72,7 +72,7 @@ def _chunk(typed: str) -> str:
     text = _INVISIBLE_RUN.sub("", typed)
     if not text:
         return ""
-    if text == "\u0e40\u0e40":
+    if text.startswith("\u0e40\u0e40"):
         return "\u0e41"
     if len(text) > 2 and len(set(text)) == 1 and "\u0e01" <= text[0] <= "\u0e2e":
         return text[0]

@@ -148,7 +148,7 @@ def groupings(encoder: Encoder, fixes: list[ToldFix], curve: Logistic) -> list[G
     return [
         _grouping(encoder, [one for one in fixes if one.part == part], curve, part, threshold)
         for part in dict.fromkeys(one.part for one in fixes)
-        for threshold in sorted({0.5, 0.55, 0.6, 0.7, SAME_FIX})
+        for threshold in sorted({0.5, 0.55, 0.6, 0.65, SAME_FIX})
     ]
 
 

@@ -34,7 +34,7 @@ FIX_SHARE, CAUSE_SHARE, SYMPTOM_SHARE, ACTION_SHARE = 0.6, 0.2, 0.2, 0.15
 
 #: Two groups are one fix when their cases are, on average, this likely to tell the same. High on purpose: a fix that is
 #: shown twice costs a line, two fixes counted as one tell a lie. The figures stand in docs/search.md.
-SAME_FIX = 0.65
+SAME_FIX = 0.7
 
 #: What is done to a thing. Two fixes that do different things to the same part are two: cleaning a sensor does not
 #: replace it. English words, to which the lexicon leads Thai ones.

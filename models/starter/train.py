@@ -81,7 +81,7 @@ class Texts:
     left_out: int = 0
 
     @classmethod
-    def read(cls, folder: Path) -> Texts:
+    def read(cls, folder: Path, *, more: bool = False) -> Texts:
         texts = cls()
         held = _Evaluation(folder / "eval")
         for meaning in _meanings(folder / "sentences.txt"):
@@ -90,7 +90,7 @@ class Texts:
             texts.left_out += len(meaning.thai) - len(thai) + len(meaning.english) - len(english)
             if thai and english:
                 texts.meanings.append(Meaning(meaning.topic, thai, english))
-        for kind in _kinds(folder / "kinds.txt"):
+        for kind in _kinds(folder / "kinds.txt") + (_kinds(folder / "kinds_more.txt") if more else []):
             thai = tuple(t for t in kind.thai if not held.has(t))
             english = tuple(t for t in kind.english if not held.has(t))
             texts.left_out += len(kind.thai) - len(thai) + len(kind.english) - len(english)
@@ -539,7 +539,7 @@ def main() -> None:
         weights, gloss_vectors(forms, lexicon, base, weights["embeddings.word_embeddings.weight"]), options.rank
     )
     reader = Reader(lexicon, forms, base)
-    texts = Texts.read(HERE)
+    texts = Texts.read(HERE, more=options.more)
     if options.remember:
         load(model, forms, options.out)
         save(model, reader, forms, texts.kinds, options.out)
@@ -578,7 +578,8 @@ def main() -> None:
     same_run = hashlib.sha256(
         repr([vars(options), torch.__version__]).encode()
         + b"".join(
-            p.read_bytes() for p in [HERE / f"{name}.txt" for name in ("clauses", "kinds", "lexicon", "sentences")]
+            p.read_bytes()
+            for p in [HERE / f"{name}.txt" for name in ("clauses", "kinds", "kinds_more", "lexicon", "sentences")]
         )
     ).hexdigest()
     if checkpoint.is_file():

@@ -13,12 +13,11 @@ import tarfile
 import threading
 import tomllib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
 import pytest
-from psycopg.conninfo import make_conninfo
+import scratch
 
 from edge import config
 from edge.cases import Casebook
@@ -64,15 +63,6 @@ def filled(settings: Settings, encoder: Encoder) -> Answers:
         return answers(settings, db, index, encoder)
 
 
-@contextmanager
-def fresh_database(server: str, name: str, template: str = "template1") -> Iterator[str]:
-    with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
-    yield make_conninfo(server, dbname=name)
-    with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
-
-
 def elsewhere(data: Path, dsn: str = "", **more: str) -> Settings:
     environ = {f"EDGE__{key.upper()}": value for key, value in more.items()}
     return config.load(environ={"EDGE__DATA__DIR": str(data), "EDGE__DATABASE__DSN": dsn, **environ})
@@ -89,7 +79,7 @@ class Source:
 
 @pytest.fixture(scope="module")
 def source(server: str, template: str, encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Source]:
-    with fresh_database(server, "snapshot_source", template) as dsn:
+    with scratch.database(server, "snapshot_source", template) as dsn:
         yield Source(elsewhere(tmp_path_factory.mktemp("source"), dsn), encoder)
 
 
@@ -147,7 +137,7 @@ def test_taught_words_come_along(settings: Settings, db: Database, short_folder:
 def test_restored_into_an_empty_database_of_somebody_elses_server(
     source: Source, server: str, encoder: Encoder, bundle: Path, tmp_path: Path
 ) -> None:
-    with fresh_database(server, "restored") as dsn:
+    with scratch.database(server, "restored") as dsn:
         restored = elsewhere(tmp_path / "restored", dsn)
         snapshot.restore(restored, bundle)
         with Database(dsn).wait() as db, EmbeddedStore(tmp_path / "restored" / "vectors") as index:
@@ -187,7 +177,7 @@ def test_an_older_server_takes_the_dump_of_a_newer_one(
     load = snapshots._Tools.load
     monkeypatch.setattr(snapshots._Tools, "load", lambda self, dsn, dump, data, _: load(self, dsn, dump, data, 15))
     manifest = snapshot.verify(bundle)
-    with fresh_database(server, "older") as dsn:
+    with scratch.database(server, "older") as dsn:
         snapshot.restore(elsewhere(tmp_path / "older", dsn), bundle)
         with psycopg.connect(dsn) as connection:
             (found,) = connection.execute("SELECT count(*) FROM cases").fetchone() or (0,)
@@ -346,7 +336,7 @@ def test_another_model_means_everything_is_indexed_again(
         return [(name, content)]
 
     changed = rewritten(bundle, tmp_path / "other.tar", other)
-    with fresh_database(server, "othermodel") as dsn:
+    with scratch.database(server, "othermodel") as dsn:
         snapshot.restore(elsewhere(tmp_path / "other", dsn), changed)
         assert "made by another model" in caplog.text
         assert not (tmp_path / "other" / "vectors").exists()
@@ -381,7 +371,7 @@ def test_what_changed_while_it_was_written_is_indexed_once_more(
         bundle = snapshots.write(settings, db, dsn, index)
         monkeypatch.undo()
     assert sum(map(len, snapshot.verify(bundle).vectors.touched.values())) == 2
-    with fresh_database(server, "touched") as other:
+    with scratch.database(server, "touched") as other:
         restored = elsewhere(tmp_path / "restored", other)
         snapshot.restore(restored, bundle)
         with Database(other).wait() as db, EmbeddedStore(tmp_path / "restored" / "vectors") as index:
@@ -396,7 +386,7 @@ def test_what_changed_while_it_was_written_is_indexed_once_more(
 def test_an_index_on_a_server_is_built_anew(
     settings: Settings, server: str, db: Database, bundle: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with fresh_database(server, "withserver") as dsn:
+    with scratch.database(server, "withserver") as dsn:
         snapshot.restore(elsewhere(tmp_path / "s", dsn, vectors__url="http://127.0.0.1:9"), bundle)
         assert "vector server" in caplog.text
         with Database(dsn).wait() as db:

@@ -28,7 +28,7 @@ from edge.vectors import EmbeddedStore
 ASKED = "compressor stops, oil too hot"
 TEXTS = {
     "OIL": "Air compressor trips on high oil temperature",
-    "BELT": "Air compressor stops, drive belt squeals and slips",
+    "COOLER": "Air compressor gets too hot, its cooler is clogged with dust",
     "POWER": "Compressor stops, main breaker has tripped",
     "SEAL": "Pouch seal is weak on one side",
 }
@@ -81,7 +81,7 @@ def test_what_people_say_moves_later_searches_within_bounds_and_can_be_taken_bac
     assert apart["OIL"].band == "weak", "held apart"
     assert apart["OIL"].heard is not None
     assert (apart["OIL"].heard.different, apart["OIL"].heard.same) == (1, 0)
-    assert apart["BELT"].score == before["BELT"].score, "of the others nobody said anything"
+    assert apart["COOLER"].score == before["COOLER"].score, "of the others nobody said anything"
     assert floor.hits("  COMPRESSOR stops,  oil too hot ")["OIL"].band == "weak", "another typing of the question"
     assert floor.hits("pouch seal weak")["OIL"].heard is None, "another question"
     assert floor.hits(taught=False)["OIL"].score == before["OIL"].score
@@ -102,20 +102,20 @@ def test_what_people_say_moves_later_searches_within_bounds_and_can_be_taken_bac
 
 
 def test_a_pair_of_cases_stays_apart_in_both_directions_and_in_what_fixed_it(floor: Floor) -> None:
-    oil, belt = floor.case("OIL"), floor.case("BELT")
+    oil, cooler = floor.case("OIL"), floor.case("COOLER")
 
     def match(case: Case, other: str) -> Hit:
         return next(hit for hit in floor.engine.similar(case).hits if hit.case.record_id == other)
 
-    assert match(oil, "BELT").band != "weak", "or there is nothing to hold apart"
-    assert "BELT" in {name for fix in floor.engine.fixes(oil).fixes for name in fix.cases}
-    floor.engine.feedback.say("nok", "different", belt, oil)
-    assert match(oil, "BELT").band == match(belt, "OIL").band == "weak"
-    assert "BELT" not in {name for fix in floor.engine.fixes(oil).fixes for name in fix.cases}
-    assert floor.engine.feedback.mine("nok", [oil.id], belt) == {oil.id: "different"}
+    assert match(oil, "COOLER").band != "weak", "or there is nothing to hold apart"
+    assert "COOLER" in {name for fix in floor.engine.fixes(oil).fixes for name in fix.cases}
+    floor.engine.feedback.say("nok", "different", cooler, oil)
+    assert match(oil, "COOLER").band == match(cooler, "OIL").band == "weak"
+    assert "COOLER" not in {name for fix in floor.engine.fixes(oil).fixes for name in fix.cases}
+    assert floor.engine.feedback.mine("nok", [oil.id], cooler) == {oil.id: "different"}
     # Said from the other side it is still one word about one pair: the latest counts.
-    floor.engine.feedback.say("nok", "same", oil, belt)
-    heard = match(oil, "BELT").heard
+    floor.engine.feedback.say("nok", "same", oil, cooler)
+    heard = match(oil, "COOLER").heard
     assert heard is not None
     assert (heard.same, heard.different) == (1, 0)
 

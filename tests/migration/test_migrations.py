@@ -12,7 +12,7 @@ from importlib.resources import files
 
 import psycopg
 import pytest
-from psycopg.conninfo import make_conninfo
+import scratch
 
 from edge.db import Database, behind, migrate
 from edge.doors.postgres import binaries
@@ -25,11 +25,8 @@ SQL = files("edge.db")
 def empty(server: str, request: pytest.FixtureRequest) -> Iterator[str]:
     """The DSN of a database in which there is nothing."""
     name = "empty_" + hashlib.sha256(request.node.name.encode()).hexdigest()[:12]
-    with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-    yield make_conninfo(server, dbname=name)
-    with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+    with scratch.database(server, name) as made:
+        yield made
 
 
 def schema(dsn: str) -> str:
