@@ -319,8 +319,7 @@ def settled(store: VectorStore, physical: str, patience: float = 3_600) -> None:
 
 def measure(size: int, options: argparse.Namespace, encoder: Encoder, base: Base, side: str) -> Result:
     """One size on one side, from nothing to its figures."""
-    with ExitStack() as stack:
-        folder, kept = stack.enter_context(placed(size, options, side, encoder.fingerprint))
+    with placed(size, options, side, encoder.fingerprint) as (folder, kept):
         return measured_in(folder, kept, size, options, encoder, base, side)
 
 
@@ -431,9 +430,10 @@ def measured_in(
             result.encode.append(timed_encoder.spent)
             result.store.append(timed_store.spent)
             assert answer.hits, text
-            compare(text, encoder, store, physical, matrices, ids, result)
+            query = encoder.encode([text])[0]
+            compare(query, store, physical, matrices, ids, result)
             if local is not None and number <= options.local_queries:
-                ask_locally(text, encoder, local, physical, result)
+                ask_locally(text, query, local, physical, result)
             tick(number)
         if pid:
             result.rss_mib, result.private_mib = memory(pid)
@@ -442,8 +442,7 @@ def measured_in(
 
 
 def compare(
-    text: str,
-    encoder: Encoder,
+    query: np.ndarray,
     store: VectorStore,
     physical: str,
     matrices: dict[str, np.ndarray],
@@ -451,7 +450,6 @@ def compare(
     result: Result,
 ) -> None:
     """The same question to NumPy, and how many of its ten nearest the index finds."""
-    query = encoder.encode([text])[0]
     started = time.perf_counter()
     exact = {role: nearest(matrices[role], query, 100) for role in ROLES}
     result.floor.append(time.perf_counter() - started)
@@ -461,8 +459,8 @@ def compare(
         result.recalls.append(right / min(10, result.cases))
 
 
-def ask_locally(text: str, encoder: Encoder, local: VectorStore, physical: str, result: Result) -> None:
-    terms, query = sparse_terms(text), encoder.encode([text])[0]
+def ask_locally(text: str, query: np.ndarray, local: VectorStore, physical: str, result: Result) -> None:
+    terms = sparse_terms(text)
     requests = [SearchRequest(query, role, limit=100) for role in ROLES]
     requests.append(SearchRequest(SparseVector(terms.indices, terms.values), "terms", limit=100))
     started = time.perf_counter()

@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 
 from edge.embedding.batches import Batches
-from edge.embedding.kinds import FILE as KINDS_FILE
 from edge.embedding.kinds import Kinds, unit
 from edge.embedding.lexical import LEXICAL
 from edge.embedding.lexicon import SEGMENTATION, taken_up
@@ -133,7 +132,7 @@ class Encoder:
                 verified.result()
                 raise
             verified.result()
-        kinds = Kinds.read(model_dir / KINDS_FILE) if KINDS_FILE in manifest.files else None
+        kinds = Kinds.read(model_dir / Kinds.FILE) if Kinds.FILE in manifest.files else None
         encoder = cls(runtime, tokens, manifest, kinds=kinds, parallel=parallel, cache_texts=cache_texts)
         encoder._check_golden(manifest)
         return encoder

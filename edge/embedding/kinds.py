@@ -10,15 +10,14 @@ one step of a modern Hopfield network (Ramsauer et al. 2021): v + weight · soft
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from edge.embedding.manifest import Floats
 
-__all__ = ["FILE", "Kinds", "unit"]
-
-FILE = "kinds.safetensors"
+__all__ = ["Kinds", "unit"]
 
 #: How strongly a vector is drawn, and how much nearer a kind must be for e times the say. Chosen on the two held-out sets
 #: of the training's own hand (models/starter/README.md).
@@ -34,6 +33,8 @@ _CENTRE_TOP, _ROW_TOP, _WIDEST = 127, 255, 512
 
 class Kinds:
     """The centres of kinds of problem, unit vectors. Immutable, safe to share."""
+
+    FILE: ClassVar = "kinds.safetensors"
 
     def __init__(
         self, centres: Floats, scale: Floats, weight: float = WEIGHT, temperature: float = TEMPERATURE

@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
-from edge.embedding.kinds import FILE as KINDS_FILE
 from edge.embedding.kinds import Kinds
 from edge.embedding.lexicon import Lexicon, default_text, take_up, thai_runs
 from edge.embedding.manifest import (
@@ -180,7 +179,7 @@ def _build(source: Path, partial: Path, sources: dict[str, str], taught: Words, 
     weights, words, forms = compose(base, source, taught)
     (partial / "thai.txt").write_text("".join(form + "\n" for form in forms), "utf-8")
     if (kinds := _remembered(source)) is not None:
-        kinds.write(partial / KINDS_FILE)
+        kinds.write(partial / Kinds.FILE)
     say("Writing the int8 graph")
     shape = BertShape()
     (partial / "model.onnx").write_bytes(bert_int8(weights, words, shape))
@@ -221,19 +220,23 @@ def put_in_place(partial: Path, target: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _expected_golden(source: Path) -> dict[str, Floats]:
+def _adapter(source: Path) -> dict[str, Any]:
+    """What training found; nothing without it."""
     adapter = source / "adapter.safetensors"
-    if not adapter.is_file():
+    return load_file(adapter) if adapter.is_file() else {}
+
+
+def _expected_golden(source: Path) -> dict[str, Floats]:
+    tensors = _adapter(source)
+    if not tensors:
         return {}
-    tensors = load_file(adapter)
     vectors = tensors["golden.vectors"].astype(np.float32)
     texts = tensors["golden.texts"].tobytes().decode("utf-8").split("\n")
     return dict(zip(texts, vectors, strict=True))
 
 
 def _remembered(source: Path) -> Kinds | None:
-    adapter = source / "adapter.safetensors"
-    tensors = load_file(adapter) if adapter.is_file() else {}
+    tensors = _adapter(source)
     return Kinds(tensors["kinds.centres"], tensors["kinds.scale"]) if "kinds.centres" in tensors else None
 
 
@@ -249,9 +252,8 @@ def compose(base: Path, source: Path, taught: Words | None = None) -> tuple[dict
     forms = read_forms(lexicon)
     table = weights["embeddings.word_embeddings.weight"]
     thai = gloss_vectors(forms, lexicon, base, table)
-    adapter = source / "adapter.safetensors"
-    if adapter.is_file():
-        tensors = load_file(adapter)
+    tensors = _adapter(source)
+    if tensors:
         place = {form: i for i, form in enumerate(forms)}
         trained = tensors["thai.forms"].tobytes().decode("utf-8").split("\n")
         delta = tensors["thai.delta"].astype(np.float32) * tensors["thai.scale"].astype(np.float32)[:, None]

@@ -572,9 +572,13 @@ def window(hits: list[Hit], request: SearchRequest) -> list[Hit]:
 def edge_is_tied(hits: list[Hit], request: SearchRequest, fetched: int) -> bool:
     """Whether points beyond the `fetched` ones may tie with the window's last hit, so that more must be fetched."""
     last = request.offset + request.limit - 1
-    if not request.settle_ties:
-        return False
-    return len(hits) >= fetched and last < len(hits) and hits[last].score == hits[-1].score and fetched < MAX_WINDOW
+    return (
+        request.settle_ties
+        and len(hits) >= fetched
+        and last < len(hits)
+        and hits[last].score == hits[-1].score
+        and fetched < MAX_WINDOW
+    )
 
 
 # --- what both engines say and share -----------------------------------------------------------------------------------

@@ -21,7 +21,6 @@ import pytest
 from edge.config import Settings, resources
 from edge.db import Database
 from edge.embedding import Encoder, ensure_built
-from edge.embedding.kinds import FILE as KINDS_FILE
 from edge.embedding.kinds import Kinds
 from edge.embedding.manifest import digest, read_manifest, write_manifest
 from edge.errors import Rejected, Stop
@@ -56,10 +55,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model.graph.initializer.append(onnx.numpy_helper.from_array(order.astype(np.int64), "order"))
     model.graph.node.append(onnx.helper.make_node("Gather", ["unordered", "order"], [output.name], axis=2))
     onnx.save(model, other / "model.onnx")
-    kinds = Kinds.read(other / KINDS_FILE).tensors()
-    Kinds(kinds["centres"][:, order], kinds["scale"]).write(other / KINDS_FILE)
+    kinds = Kinds.read(other / Kinds.FILE).tensors()
+    Kinds(kinds["centres"][:, order], kinds["scale"]).write(other / Kinds.FILE)
     manifest = read_manifest(other)
-    files = {**manifest.files, **{name: digest(other / name) for name in ("model.onnx", KINDS_FILE)}}
+    files = {**manifest.files, **{name: digest(other / name) for name in ("model.onnx", Kinds.FILE)}}
     fresh = type(manifest)(
         **{name: getattr(manifest, name) for name in manifest.__slots__ if name not in ("name", "files", "golden")},
         name="other",

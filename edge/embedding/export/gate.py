@@ -12,6 +12,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 from safetensors.numpy import load_file, save_file
 
+from edge.embedding.kinds import unit
 from edge.embedding.manifest import Floats
 from edge.embedding.text import normalise
 from edge.embedding.tokens import Tokens
@@ -134,7 +135,7 @@ class Runner:
             for token in range(longest):
                 pooled += answer[:, token] * seen[:, token, None].astype(np.float32)
             answer = pooled
-        return np.stack([_unit(row) for row in answer])
+        return unit(answer)
 
 
 def measure(reference: Floats, alone: Floats, batched: Floats) -> Fidelity:
@@ -183,9 +184,3 @@ def _ranks(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     last = np.cumsum(count)
     ranks: npt.NDArray[np.float64] = (last - (count - 1) / 2)[place]
     return ranks
-
-
-def _unit(row: Floats) -> Floats:
-    length = np.sqrt(np.sum(np.square(row, dtype=np.float64)))
-    scaled: Floats = (row / (length or 1.0)).astype(np.float32)
-    return scaled

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edge.embedding.kinds import FILE, Kinds, unit
+from edge.embedding.kinds import Kinds, unit
 
 WIDTH = 384
 
@@ -60,8 +60,8 @@ def test_the_sums_are_exact_at_their_largest():
 def test_what_is_written_is_read_again(centres, tmp_path):
     rows = near(centres, range(20), 1.0)
     kinds = Kinds.of(centres)
-    kinds.write(tmp_path / FILE)
-    assert np.array_equal(Kinds.read(tmp_path / FILE).drawn(rows), kinds.drawn(rows))
+    kinds.write(tmp_path / Kinds.FILE)
+    assert np.array_equal(Kinds.read(tmp_path / Kinds.FILE).drawn(rows), kinds.drawn(rows))
 
 
 def test_few_kinds_and_an_empty_vector(centres):
