@@ -519,6 +519,7 @@ def main() -> None:
     parser.add_argument("--views", type=int, default=3, help="tellings of each of these kinds")
     parser.add_argument("--distil", type=float, default=1.0, help="weight of the distance to the teacher")
     parser.add_argument("--centre", type=float, default=0.2, help="the same for kinds, as a share of it")
+    parser.add_argument("--more", action="store_true", help="read the kinds of kinds_more.txt, too")
     parser.add_argument("--temperature", type=float, default=0.05)
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--seed", type=int, default=20)
