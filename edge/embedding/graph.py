@@ -81,6 +81,7 @@ class _Graph:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, Array] = {}
         self._names: dict[str, int] = {}
+        self._quantized: dict[str, tuple[str, str]] = {}
 
     def constant(self, name: str, value: Array) -> str:
         self.constants.setdefault(name, value)
@@ -96,20 +97,26 @@ class _Graph:
         return names
 
     def rows(self, x: str) -> tuple[str, str]:
-        """Quantize each row of `x` to unsigned 8 bits around 128; give it and its scales."""
-        top = self.add("ReduceMax", self.add("Abs", x), "axis.last", keepdims=1)
-        scale = self.add("Mul", self.add("Max", top, "tiny"), "1/127")
-        return self.add("QuantizeLinear", self.add("Div", x, scale), "one", "zero.128"), scale
+        """Quantize each row of `x` [rows, width] to unsigned 8 bits around 128, once; give it and its scales [rows, 1].
+
+        A row of zeros has the scale 0: whatever its quotients become, the product is multiplied by that 0 again.
+        """
+        if x not in self._quantized:
+            top = self.add("ReduceMax", self.add("Abs", x), "axis.last", keepdims=0)
+            self._quantized[x] = self._by_row(x, self.add("Mul", top, "1/127"), "zeros.128")
+        return self._quantized[x]
 
     def gelu_rows(self, x: str) -> tuple[str, str]:
-        top = self.add("ReduceMax", x, "axis.last", keepdims=1)
-        scale = self.add("Max", self.add("Mul", top, "1/239"), "gelu.floor")
-        return self.add("QuantizeLinear", self.add("Div", x, scale), "one", "zero.gelu"), scale
+        top = self.add("ReduceMax", x, "axis.last", keepdims=0)
+        return self._by_row(x, self.add("Max", self.add("Mul", top, "1/239"), "gelu.floor"), "zeros.gelu")
+
+    def _by_row(self, x: str, scale: str, zeros: str) -> tuple[str, str]:
+        return self.add("QuantizeLinear", x, scale, zeros, axis=0), self.add("Reshape", scale, "column")
 
     def linear(
-        self, quantized: tuple[str, str], name: str, weight: Floats, bias: Floats, zero: str, *, paired: bool = False
+        self, quantized: tuple[str, str], name: str, weight: Floats, zero: str, *, paired: bool = False
     ) -> str:
-        """`x @ weight.T + bias` with `weight` [out, in] rounded to whole numbers, one scale per output."""
+        """`x @ weight.T` with `weight` [out, in] rounded to whole numbers, one scale per output."""
         data, row_scale = quantized
         top, scale = _paired_scale(weight) if paired else _plain_scale(weight)
         whole = np.clip(np.rint(weight / scale[:, None]), -top, top).astype(np.int8)
@@ -122,7 +129,10 @@ class _Graph:
             zero,
             domain=_MS,
         )
-        return self.add("Add", self.add("Mul", product, row_scale), self.constant(name + ".bias", bias))
+        return self.add("Mul", product, row_scale)
+
+    def plus(self, x: str, name: str, bias: Array) -> str:
+        return self.add("Add", x, self.constant(name + ".bias", bias))
 
     def norm(self, x: str, name: str, weight: Floats, bias: Floats, epsilon: float) -> str:
         return self.add(
@@ -139,9 +149,14 @@ class _Graph:
             "Transpose", self.add("Reshape", x, "by.head"), perm=[0, 2, 3, 1] if transposed else [0, 2, 1, 3]
         )
 
-    def integer_constants(self) -> None:
+    def integer_constants(self, rows: str) -> None:
+        """What the int8 products read; `rows`, how many rows their matrices have, sizes the zero points of each."""
+        for name, zero in (("128", 128), ("gelu", _GELU_ZERO)):
+            value = numpy_helper.from_array(np.array([zero], np.uint8))
+            made = helper.make_node("ConstantOfShape", [rows], ["zeros." + name], name="zeros." + name, value=value)
+            self.nodes.append(made)
         self.constant("axis.last", np.array([-1], np.int64))
-        self.constant("tiny", np.array(1e-9, np.float32))
+        self.constant("column", np.array([-1, 1], np.int64))
         self.constant("1/127", np.array(1 / 127, np.float32))
         self.constant("1/239", np.array(1 / 239, np.float32))
         self.constant("one", np.array(1, np.float32))
@@ -206,15 +221,15 @@ def _paired_scale(weight: Floats) -> tuple[int, Floats]:
 
 
 class Linear(Protocol):
-    """How `x @ weight.T + bias` is written, `weight` [out, in]. `name` ends with the part of the layer that it is.
+    """How `x @ weight.T` is written, `weight` [out, in]. `name` ends with the part of the layer that it is.
 
-    Parts: "qkv", "attended", "wide", and "narrow", which reads what comes from the GELU.
+    Parts: "query", "key", "value", "attended", "wide", and "narrow", which reads what comes from the GELU.
     """
 
     @property
     def int8_words(self) -> bool: ...
 
-    def __call__(self, g: _Graph, x: str, name: str, weight: Floats, bias: Floats) -> str: ...
+    def __call__(self, g: _Graph, x: str, name: str, weight: Floats) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,13 +243,13 @@ class Int8:
     paired: bool = True
     int8_words: bool = True
 
-    def __call__(self, g: _Graph, x: str, name: str, weight: Floats, bias: Floats) -> str:
+    def __call__(self, g: _Graph, x: str, name: str, weight: Floats) -> str:
         part = name.rpartition(".")[2]
         if part in self.floating:
-            return Float()(g, x, name, weight, bias)
+            return Float()(g, x, name, weight)
         if part == "narrow":
-            return g.linear(g.gelu_rows(x), name, weight, bias, "zero.gelu", paired=self.paired)
-        return g.linear(g.rows(x), name, weight, bias, "zero.128", paired=self.paired)
+            return g.linear(g.gelu_rows(x), name, weight, "zero.gelu", paired=self.paired)
+        return g.linear(g.rows(x), name, weight, "zero.128", paired=self.paired)
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,9 +259,8 @@ class Float:
     dtype: type[np.float32 | np.float16] = np.float32
     int8_words: bool = False
 
-    def __call__(self, g: _Graph, x: str, name: str, weight: Floats, bias: Floats) -> str:
-        product = g.add("MatMul", x, g.constant(name + ".weight", weight.T.astype(self.dtype)))
-        return g.add("Add", product, g.constant(name + ".bias", bias.astype(self.dtype)))
+    def __call__(self, g: _Graph, x: str, name: str, weight: Floats) -> str:
+        return g.add("MatMul", x, g.constant(name + ".weight", weight.T.astype(self.dtype)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,12 +270,12 @@ class Int8Blocks:
     block: int = 32
     int8_words: bool = True
 
-    def __call__(self, g: _Graph, x: str, name: str, weight: Floats, bias: Floats) -> str:
+    def __call__(self, g: _Graph, x: str, name: str, weight: Floats) -> str:
         out, inner = weight.shape
         blocks = weight.reshape(out, inner // self.block, self.block)
         scale = np.maximum(np.abs(blocks).max(axis=2, keepdims=True) / np.float32(127), np.float32(1e-12))
         whole = (np.clip(np.rint(blocks / scale), -127, 127) + 128).astype(np.uint8)
-        product = g.add(
+        return g.add(
             "MatMulNBits",
             x,
             g.constant(name + ".weight", whole),
@@ -273,7 +287,6 @@ class Int8Blocks:
             block_size=self.block,
             accuracy_level=4,
         )
-        return g.add("Add", product, g.constant(name + ".bias", bias))
 
 
 class _Layers:
@@ -287,9 +300,10 @@ class _Layers:
         at = f"encoder.layer.{layer}.{part}"
         return self._weights[at + ".weight"], self._weights[at + ".bias"]
 
-    def qkv(self, layer: int) -> tuple[Floats, Floats]:
-        three = [self.both(layer, "attention.self." + part) for part in ("query", "key", "value")]
-        return np.concatenate([w for w, _ in three]), np.concatenate([b for _, b in three])
+    def attended(self, layer: int) -> tuple[Floats, Floats]:
+        """The product behind the attention, its bias with that of the values in it: their weights sum to one."""
+        weight, bias = self.both(layer, "attention.output.dense")
+        return weight, bias + weight @ self.both(layer, "attention.self.value")[1]
 
     def places(self) -> Floats:
         """What is added to the words by position: [positions, hidden]."""
@@ -366,37 +380,46 @@ def _cpu(
 ) -> onnx.ValueInfoProto:
     shape = model.shape
     if linear.int8_words:
-        g.integer_constants()
         row_scale = np.maximum(np.abs(words).max(axis=1, keepdims=True) / np.float32(127), np.float32(1e-12))
         whole = np.clip(np.rint(words / row_scale), -127, 127).astype(np.int8)
         rows = g.add("Cast", g.add("Gather", g.constant("words", whole), "input_ids"), to=TensorProto.FLOAT)
-        scales = g.add("Gather", g.constant("words.scale", row_scale.astype(np.float32)), "input_ids")
-        x = ""
+        x = g.add("Mul", rows, g.add("Gather", g.constant("words.scale", row_scale.astype(np.float32)), "input_ids"))
     else:
         x = g.add("Gather", g.constant("words", words), "input_ids")
     g.constant("start", np.array([0], np.int64))
     count = g.add("Shape", "input_ids", start=1, end=2)
-    places = g.add("Slice", g.constant("places", model.places()), "start", count, "start")
-    x = g.add("Add", x or g.add("Mul", rows, scales), places)
+    x = g.add("Add", x, g.add("Slice", g.constant("places", model.places()), "start", count, "start"))
     x = g.norm(x, "embedded", *model.embedded_norm(), shape.epsilon)
     bias = _bias(g, model, count, np.float32)
+    # One matrix of all tokens, so that its rows are the axis of a scale; the attention alone sees texts.
+    by_text = g.add("Shape", x)
+    x = g.add("Reshape", x, g.constant("flat", np.array([-1, shape.hidden], np.int64)))
+    if linear.int8_words:
+        g.integer_constants(g.add("Shape", x, start=0, end=1))
+
+    def affine(x: str, name: str, layer: int, part: str) -> str:
+        weight, bias = model.both(layer, part)
+        return g.plus(linear(g, x, name, weight), name, bias)
 
     for layer in range(shape.layers):
         to = f"layer{layer}."
-        qkv = linear(g, x, to + "qkv", *model.qkv(layer))
-        q, k, v = g.many("Split", qkv, outputs=3, axis=-1, num_outputs=3)
+        # A bias of the keys moves all scores of a query alike, which softmax takes out again.
+        q = affine(x, to + "query", layer, "attention.self.query")
+        k, v = (linear(g, x, to + part, model.both(layer, "attention.self." + part)[0]) for part in ("key", "value"))
+        q, k, v = (g.add("Reshape", one, by_text) for one in (q, k, v))
         more = ["", "", bias] if bias else []
         seen = g.add("MultiHeadAttention", q, k, v, *more, domain=_MS, num_heads=shape.heads)
-        seen = linear(g, seen, to + "attended", *model.both(layer, "attention.output.dense"))
+        weight, offset = model.attended(layer)
+        seen = g.plus(linear(g, g.add("Reshape", seen, "flat"), to + "attended", weight), to + "attended", offset)
         x = g.add("Add", x, seen)
         x = g.norm(x, to + "attention", *model.both(layer, "attention.output.LayerNorm"), shape.epsilon)
-        wide = linear(g, x, to + "wide", *model.both(layer, "intermediate.dense"))
-        wide = g.add("Gelu", wide, domain=_MS)
-        narrow = linear(g, wide, to + "narrow", *model.both(layer, "output.dense"))
+        wide = g.add("Gelu", affine(x, to + "wide", layer, "intermediate.dense"), domain=_MS)
+        narrow = affine(wide, to + "narrow", layer, "output.dense")
         x = g.norm(g.add("Add", x, narrow), to + "out", *model.both(layer, "output.LayerNorm"), shape.epsilon)
         if progress:
             progress(layer + 1, shape.layers)
 
+    x = g.add("Reshape", x, by_text)
     g.nodes.append(helper.make_node("Identity", [x], ["hidden"], name="hidden"))
     return helper.make_tensor_value_info("hidden", TensorProto.FLOAT, ["n", "tokens", shape.hidden])
 
@@ -441,9 +464,9 @@ def write_cuda(
         v = g.add("MatMul", x, short(to + "value.weight", value[0].T))
         more = [bias] if bias else []
         seen = g.add("MultiHeadAttention", q, k, v, "", lengths, *more, domain=_MS, num_heads=shape.heads)
-        weight, offset = model.both(layer, "attention.output.dense")
+        weight, offset = model.attended(layer)
         seen = g.add("MatMul", seen, short(to + "attended.weight", weight.T))
-        attended = short(to + "attended.bias", offset + weight @ value[1])
+        attended = short(to + "attended.bias", offset)
         x = add_norm(x, seen, to + "attention", layer, "attention.output.LayerNorm", attended)
         weight, offset = model.both(layer, "intermediate.dense")
         wide = g.add("MatMul", x, short(to + "wide.weight", weight.T))
@@ -466,6 +489,10 @@ def write_tensorrt(
         wide = g.add("Cast", x, to=TensorProto.FLOAT)
         return g.add("Cast", g.norm(wide, name, gamma, beta, shape.epsilon), to=TensorProto.FLOAT16)
 
+    def affine(x: str, name: str, layer: int, part: str) -> str:
+        weight, bias = model.both(layer, part)
+        return g.plus(linear(g, x, name, weight), name, bias.astype(np.float16))
+
     rows, places, count = _half_words(g, model, words)
     x = norm(g.add("Add", rows, places), "embedded", *model.embedded_norm())
     width = shape.hidden // shape.heads
@@ -482,16 +509,14 @@ def write_tensorrt(
         added = g.add("Add", added, bias)
     for layer in range(shape.layers):
         to = f"layer{layer}."
-        q, k, v = (
-            linear(g, x, to + part, *model.both(layer, "attention.self." + part)) for part in ("query", "key", "value")
-        )
+        q, k, v = (affine(x, to + part, layer, "attention.self." + part) for part in ("query", "key", "value"))
         scores = g.add("MatMul", g.add("Mul", g.heads(q), "1/sqrt"), g.heads(k, transposed=True))
         seen = g.add("MatMul", g.add("Softmax", g.add("Add", scores, added), axis=-1), g.heads(v))
         seen = g.add("Reshape", g.add("Transpose", seen, perm=[0, 2, 1, 3]), "whole")
-        seen = linear(g, seen, to + "attended", *model.both(layer, "attention.output.dense"))
+        seen = affine(seen, to + "attended", layer, "attention.output.dense")
         x = norm(g.add("Add", x, seen), to + "attention", *model.both(layer, "attention.output.LayerNorm"))
-        wide = g.add("Gelu", linear(g, x, to + "wide", *model.both(layer, "intermediate.dense")))
-        narrow = linear(g, wide, to + "narrow", *model.both(layer, "output.dense"))
+        wide = g.add("Gelu", affine(x, to + "wide", layer, "intermediate.dense"))
+        narrow = affine(wide, to + "narrow", layer, "output.dense")
         x = norm(g.add("Add", x, narrow), to + "out", *model.both(layer, "output.LayerNorm"))
         if progress:
             progress(layer + 1, shape.layers)

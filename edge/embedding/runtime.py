@@ -366,8 +366,9 @@ def _session(
     options = ort.SessionOptions()
     options.intra_op_num_threads = wanted.threads
     options.inter_op_num_threads = 1
-    # Between texts the threads must not spin: the box has other work.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Threads that sleep between two operators take longer to wake than many an operator lasts; between two texts they
+    # must not spin, for the box has other work.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     options.log_severity_level = 3
     limit = wanted.gpu_memory_mb * 2**20
