@@ -177,7 +177,7 @@ def measure(
                 if texts == "mixed":
                     took.append(contender.ask(texts=texts)["seconds"])
                 else:
-                    took += [contender.ask(texts=texts, one=n)["seconds"] for n in range(4)]
+                    took += [contender.ask(texts=texts, one=n, times=3)["seconds"] for n in range(4)]
         for one in machine:
             time.sleep(0.3)
             for kind, value in one.ask(texts="none")["peaks"].items():
@@ -194,8 +194,8 @@ def report(found: Mapping[str, Contender], peaks: Mapping[str, float], folder: P
     reference = np.load(folder / "fp32.npy").astype(np.float64) if "fp32" in found else None
     once, many = (len(found["edge"].took[texts]) for texts in ("16", "mixed"))
     measured = (
-        f"{_processor()}, {threads} threads, {datetime.now().astimezone().date()}; medians of {once} single texts and "
-        f"{many} runs over 128 mixed texts (8 to 48 tokens), interleaved."
+        f"{_processor()}, {threads} threads, {datetime.now().astimezone().date()}; medians of {once} single texts, each "
+        f"three times in a row, and {many} runs over 128 mixed texts (8 to 48 tokens), interleaved."
     )
     lines = [
         measured,

@@ -115,8 +115,8 @@ class Encoder:
             )
         if manifest.pooling not in ("mean", "cls") or manifest.spread not in ("none", "hadamard"):
             raise Stop(f"This version can not pool the embedding model {manifest.name} as its manifest asks.")
-        with ThreadPoolExecutor(2, thread_name_prefix="encoder-open") as pool:
-            verified = pool.submit(verify_files, model_dir, manifest)
+        # Reading a vocabulary of a quarter million pieces takes as long as all the rest.
+        with ThreadPoolExecutor(1, thread_name_prefix="encoder-open") as pool:
             reading = pool.submit(open_tokens, model_dir, manifest.tokens)
             try:
                 runtime = Runtime(
@@ -126,12 +126,10 @@ class Encoder:
                     max_tokens=manifest.max_tokens,
                     options=RuntimeOptions(provider, threads, gpu_memory_mb, engines),
                 )
-                tokens = reading.result()
-            except Stop:
+            finally:
                 # Where a file is not what it was, that is the reason to name.
-                verified.result()
-                raise
-            verified.result()
+                verify_files(model_dir, manifest)
+            tokens = reading.result()
         kinds = Kinds.read(model_dir / Kinds.FILE) if Kinds.FILE in manifest.files else None
         encoder = cls(runtime, tokens, manifest, kinds=kinds, parallel=parallel, cache_texts=cache_texts)
         encoder._check_golden(manifest)

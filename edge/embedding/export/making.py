@@ -26,7 +26,7 @@ from edge.errors import Stop
 
 __all__ = ["GOLDEN_FILE", "TARGETS", "Exported", "Progress", "export_model", "hub_tokens", "work_folder"]
 
-RECIPE = "export-2"
+RECIPE = "export-3"
 """Change it with anything in this room or the graph that changes a vector: exports are then made again."""
 
 GOLDEN_FILE = "golden.safetensors"

@@ -118,6 +118,18 @@ def test_int8_answers_the_same_in_any_batch_and_nearly_as_float32(
     assert not any(node.op_type == "SkipLayerNormalization" for node in onnx.load(tmp_path / "model.onnx").graph.node)
 
 
+def test_a_row_of_zeros_is_quantized_to_zeros(tmp_path: Path) -> None:
+    _, ours, shape = _parts("bert")
+    for part in ("weight", "bias"):
+        ours["embeddings.LayerNorm." + part][:] = 0
+    ids = {"input_ids": np.array(ROWS[:1])}
+    found = []
+    for linear in (Int8(), Float()):
+        write_cpu(tmp_path, ours, ours["embeddings.word_embeddings.weight"], shape, linear)
+        found.append(_session(tmp_path).run(None, ids)[0][0].sum(axis=0))
+    assert _cosine(*found) > 0.99
+
+
 def test_no_two_neighbouring_weights_can_overflow_16_bits(tmp_path: Path) -> None:
     _, ours, shape = _parts("bert")
     first = ours["encoder.layer.0.intermediate.dense.weight"]

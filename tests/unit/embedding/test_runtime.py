@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -34,6 +35,14 @@ def test_on_a_cpu_build_the_cpu_is_what_auto_takes(model_dir: Path) -> None:
         runtime = _open(model_dir / "model.onnx", made_for=made_for)
         assert runtime.provider == "cpu" or PROVIDERS[runtime.provider] in ort.get_available_providers()
     assert _open(model_dir / "model.onnx").operators_on_cpu() > 100
+
+
+def test_between_texts_no_thread_spins(model_dir: Path) -> None:
+    encoder = Encoder.open(model_dir, threads=2, cache_texts=0)
+    encoder.encode(TEXTS[:1])
+    before = time.process_time()
+    time.sleep(0.5)
+    assert time.process_time() - before < 0.1
 
 
 @pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
