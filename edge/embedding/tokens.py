@@ -175,8 +175,10 @@ class PieceTokens:
         self._first, self._last, self._unk = pieces.bos_id(), pieces.eos_id(), pieces.unk_id()
 
     def __call__(self, texts: Sequence[str]) -> list[TokenIds]:
-        # On all cores where there are many: one after the other they would keep a GPU waiting.
-        read = self._pieces.encode(list(texts), num_threads=-1 if len(texts) > _MANY else 1)
+        if len(texts) > _MANY:  # on all cores: one after the other they would keep a GPU waiting
+            read = self._pieces.encode(list(texts), num_threads=-1)
+        else:  # a list is read by a thread of its own, which a busy box makes a text wait for
+            read = [self._pieces.encode(text) for text in texts]
         return [TokenIds((self._first, *ids, self._last), len(ids), ids.count(self._unk)) for ids in read]
 
 
