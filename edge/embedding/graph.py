@@ -113,9 +113,7 @@ class _Graph:
     def _by_row(self, x: str, scale: str, zeros: str) -> tuple[str, str]:
         return self.add("QuantizeLinear", x, scale, zeros, axis=0), self.add("Reshape", scale, "column")
 
-    def linear(
-        self, quantized: tuple[str, str], name: str, weight: Floats, zero: str, *, paired: bool = False
-    ) -> str:
+    def linear(self, quantized: tuple[str, str], name: str, weight: Floats, zero: str, *, paired: bool = False) -> str:
         """`x @ weight.T` with `weight` [out, in] rounded to whole numbers, one scale per output."""
         data, row_scale = quantized
         top, scale = _paired_scale(weight) if paired else _plain_scale(weight)
