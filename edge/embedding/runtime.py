@@ -39,6 +39,8 @@ _ROWS = (1, 2, 4, 8, 16, 32, 64)
 _TOKENS_CPU, _TOKENS_GPU = 256, 8192
 # Seconds until a card that does not answer is given up. TensorRT compiles for minutes at a shape's first text.
 _PATIENCE = 900
+# How long a thread without work waits awake, in microseconds: longer than any operator of its neighbour takes.
+_SPIN_US = "1000"
 # What may stay on the CPU in a session of a GPU: shape arithmetic, which ONNX Runtime puts there by intent.
 _STRAYS = 0.1
 
@@ -366,9 +368,9 @@ def _session(
     options = ort.SessionOptions()
     options.intra_op_num_threads = wanted.threads
     options.inter_op_num_threads = 1
-    # Threads that sleep between two operators take longer to wake than many an operator lasts; between two texts they
-    # must not spin, for the box has other work.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
+    # Threads that sleep between two operators take longer to wake than many an operator lasts; after a text they must
+    # not spin on as ONNX Runtime lets them, for the box has other work.
+    options.add_session_config_entry("session.intra_op.spin_duration_us", _SPIN_US)
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     options.log_severity_level = 3
     limit = wanted.gpu_memory_mb * 2**20
