@@ -81,7 +81,6 @@ class _Graph:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, Array] = {}
         self._names: dict[str, int] = {}
-        self._quantized: dict[str, tuple[str, str]] = {}
 
     def constant(self, name: str, value: Array) -> str:
         self.constants.setdefault(name, value)
@@ -97,14 +96,12 @@ class _Graph:
         return names
 
     def rows(self, x: str) -> tuple[str, str]:
-        """Quantize each row of `x` [rows, width] to unsigned 8 bits around 128, once; give it and its scales [rows, 1].
+        """Quantize each row of `x` [rows, width] to unsigned 8 bits around 128; give it and its scales [rows, 1].
 
         A row of zeros has the scale 0: whatever its quotients become, the product is multiplied by that 0 again.
         """
-        if x not in self._quantized:
-            top = self.add("ReduceMax", self.add("Abs", x), "axis.last", keepdims=0)
-            self._quantized[x] = self._by_row(x, self.add("Mul", top, "1/127"), "zeros.128")
-        return self._quantized[x]
+        top = self.add("ReduceMax", self.add("Abs", x), "axis.last", keepdims=0)
+        return self._by_row(x, self.add("Mul", top, "1/127"), "zeros.128")
 
     def gelu_rows(self, x: str) -> tuple[str, str]:
         top = self.add("ReduceMax", x, "axis.last", keepdims=0)
@@ -221,7 +218,7 @@ def _paired_scale(weight: Floats) -> tuple[int, Floats]:
 class Linear(Protocol):
     """How `x @ weight.T` is written, `weight` [out, in]. `name` ends with the part of the layer that it is.
 
-    Parts: "query", "key", "value", "attended", "wide", and "narrow", which reads what comes from the GELU.
+    Parts: "qkv", "attended", "wide", and "narrow", which reads what comes from the GELU.
     """
 
     @property
@@ -390,7 +387,7 @@ def _cpu(
     x = g.norm(x, "embedded", *model.embedded_norm(), shape.epsilon)
     bias = _bias(g, model, count, np.float32)
     # One matrix of all tokens, so that its rows are the axis of a scale; the attention alone sees texts.
-    by_text = g.add("Shape", x)
+    by_text = g.add("Concat", g.add("Shape", "input_ids"), g.constant("rest", np.array([-1], np.int64)), axis=0)
     x = g.add("Reshape", x, g.constant("flat", np.array([-1, shape.hidden], np.int64)))
     if linear.int8_words:
         g.integer_constants(g.add("Shape", x, start=0, end=1))
@@ -401,10 +398,11 @@ def _cpu(
 
     for layer in range(shape.layers):
         to = f"layer{layer}."
+        three = [model.both(layer, "attention.self." + part) for part in ("query", "key", "value")]
+        qkv = linear(g, x, to + "qkv", np.concatenate([weight for weight, _ in three]))
+        q, k, v = g.many("Split", g.add("Reshape", qkv, by_text), outputs=3, axis=-1, num_outputs=3)
         # A bias of the keys moves all scores of a query alike, which softmax takes out again.
-        q = affine(x, to + "query", layer, "attention.self.query")
-        k, v = (linear(g, x, to + part, model.both(layer, "attention.self." + part)[0]) for part in ("key", "value"))
-        q, k, v = (g.add("Reshape", one, by_text) for one in (q, k, v))
+        q = g.plus(q, to + "query", three[0][1])
         more = ["", "", bias] if bias else []
         seen = g.add("MultiHeadAttention", q, k, v, *more, domain=_MS, num_heads=shape.heads)
         weight, offset = model.attended(layer)

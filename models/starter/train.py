@@ -520,6 +520,7 @@ def main() -> None:
     parser.add_argument("--distil", type=float, default=1.0, help="weight of the distance to the teacher")
     parser.add_argument("--centre", type=float, default=0.2, help="the same for kinds, as a share of it")
     parser.add_argument("--more", action="store_true", help="read the kinds of kinds_more.txt, too")
+    parser.add_argument("--from", dest="start", type=Path, help="go on from this adapter, at half the learning rate")
     parser.add_argument("--temperature", type=float, default=0.05)
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--seed", type=int, default=20)
@@ -566,9 +567,13 @@ def main() -> None:
         f"steps {options.steps}, batch {options.batch} and {options.kinds} × {options.views}, rank {options.rank}"
     )
 
+    rate = 1.0
+    if options.start:
+        load(model, forms, options.start)
+        rate = 0.5
     body = [p for n, p in model.named_parameters() if n != "thai"]
     optimiser = torch.optim.AdamW(
-        [{"params": body, "lr": 4e-4, "top": 4e-4}, {"params": [model.thai], "lr": 1e-3, "top": 1e-3}],
+        [{"params": body, "top": 4e-4 * rate}, {"params": [model.thai], "top": 1e-3 * rate}],
         weight_decay=0.01,
         betas=(0.9, 0.98),
     )

@@ -57,13 +57,11 @@ _ATTEMPTS: Mapping[tuple[str, str], tuple[_Attempt, ...]] = MappingProxyType(
     {
         ("cpu", "int8"): (
             _Attempt("int8", "int8, one scale per token and per output", _on_cpu(graph.Int8())),
-            _Attempt(
-                "int8", "int8, queries, keys and values in float32", _on_cpu(graph.Int8(("query", "key", "value")))
-            ),
+            _Attempt("int8", "int8, queries, keys and values in float32", _on_cpu(graph.Int8(("qkv",)))),
             _Attempt(
                 "int8",
                 "int8, attention and last product in float32",
-                _on_cpu(graph.Int8(("query", "key", "value", "attended", "narrow"))),
+                _on_cpu(graph.Int8(("qkv", "attended", "narrow"))),
             ),
             _Attempt("int8", "int8 weights in blocks of 32 (MatMulNBits)", _on_cpu(graph.Int8Blocks())),
         ),
