@@ -20,7 +20,7 @@ from edge.embedding.kinds import Kinds, unit
 from edge.embedding.lexical import LEXICAL
 from edge.embedding.lexicon import SEGMENTATION, taken_up
 from edge.embedding.manifest import Floats, Manifest, golden_mismatch, read_manifest, verify_files
-from edge.embedding.runtime import Provider, Runtime, RuntimeOptions
+from edge.embedding.runtime import Provider, Runtime, RuntimeOptions, integer_product
 from edge.embedding.text import NORMALISATION, normalise
 from edge.embedding.tokens import TokenIds, Tokens, open_tokens
 from edge.errors import Stop
@@ -130,7 +130,10 @@ class Encoder:
                 # Where a file is not what it was, that is the reason to name.
                 verify_files(model_dir, manifest)
             tokens = reading.result()
-        kinds = Kinds.read(model_dir / Kinds.FILE) if Kinds.FILE in manifest.files else None
+        kinds = None
+        if Kinds.FILE in manifest.files:
+            product = integer_product(model_dir / Kinds.PRODUCT) if Kinds.PRODUCT in manifest.files else None
+            kinds = Kinds.read(model_dir / Kinds.FILE, product)
         encoder = cls(runtime, tokens, manifest, kinds=kinds, parallel=parallel, cache_texts=cache_texts)
         encoder._check_golden(manifest)
         return encoder

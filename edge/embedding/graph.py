@@ -38,6 +38,7 @@ __all__ = [
     "Linear",
     "bert_int8",
     "canonical_names",
+    "kinds_int8",
     "relative_buckets",
     "write_cpu",
     "write_cuda",
@@ -160,15 +161,13 @@ class _Graph:
         self.constant("gelu.floor", np.array(_GELU_FLOOR, np.float32))
 
     def model(
-        self, name: str, inputs: list[str], output: onnx.ValueInfoProto, constants: list[onnx.TensorProto]
+        self,
+        name: str,
+        inputs: list[onnx.ValueInfoProto],
+        output: onnx.ValueInfoProto,
+        constants: list[onnx.TensorProto],
     ) -> bytes:
-        graph = helper.make_graph(
-            self.nodes,
-            name,
-            [helper.make_tensor_value_info(given, TensorProto.INT64, ["n", "tokens"]) for given in inputs],
-            [output],
-            constants,
-        )
+        graph = helper.make_graph(self.nodes, name, inputs, [output], constants)
         model = helper.make_model(
             graph,
             opset_imports=[helper.make_opsetid("", _OPSET), helper.make_opsetid(_MS, 1)],
@@ -353,7 +352,25 @@ def bert_int8(weights: Mapping[str, Floats], words: Floats, shape: BertShape) ->
     """
     g = _Graph()
     output = _cpu(g, _Layers(weights, shape), words, Int8(paired=False))
-    return g.model("starter", ["input_ids"], output, g.inline())
+    return g.model("starter", _ids("input_ids"), output, g.inline())
+
+
+def kinds_int8(vectors: Floats) -> tuple[bytes, Array, Floats]:
+    """The product with the unit `vectors` [kinds, width], serialised, and what they became in it.
+
+    `rows` uint8 [n, width] around 128 in, `sums` float32 [n, kinds] out: whole numbers, with int8 [kinds, width] whose
+    rows, times their scales float32 [kinds], are the vectors.
+    """
+    top, scale = _paired_scale(vectors)
+    whole = np.clip(np.rint(vectors / scale[:, None]), -top, top).astype(np.int8)
+    g = _Graph()
+    one, centres = g.constant("one", np.array(1, np.float32)), g.constant("centres", whole.T)
+    zero = g.constant("zero.128", np.array(128, np.uint8))
+    product = helper.make_node("MatMulIntegerToFloat", ["rows", centres, one, one, zero], ["sums"], domain=_MS)
+    given = helper.make_tensor_value_info("rows", TensorProto.UINT8, ["n", vectors.shape[1]])
+    output = helper.make_tensor_value_info("sums", TensorProto.FLOAT, ["n", len(vectors)])
+    g.nodes.append(product)
+    return g.model("kinds", [given], output, g.inline()), whole, scale
 
 
 def write_cpu(
@@ -565,4 +582,8 @@ def _pooled(g: _Graph, x: str, shape: BertShape, *, by_product: bool) -> onnx.Va
 
 def _write(folder: Path, g: _Graph, inputs: list[str], output: onnx.ValueInfoProto) -> None:
     constants = g.beside(folder / _DATA)
-    (folder / "model.onnx").write_bytes(g.model("encoder", inputs, output, constants))
+    (folder / "model.onnx").write_bytes(g.model("encoder", _ids(*inputs), output, constants))
+
+
+def _ids(*names: str) -> list[onnx.ValueInfoProto]:
+    return [helper.make_tensor_value_info(name, TensorProto.INT64, ["n", "tokens"]) for name in names]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import metadata
@@ -23,7 +23,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as failures
 from edge.embedding.manifest import Floats
 from edge.errors import Stop, Unavailable
 
-__all__ = ["PROVIDERS", "Provider", "Runtime", "RuntimeOptions", "out_of_memory", "single_wheel"]
+__all__ = ["PROVIDERS", "Provider", "Runtime", "RuntimeOptions", "integer_product", "out_of_memory", "single_wheel"]
 
 Provider = Literal["auto", "cpu", "cuda", "tensorrt"]
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
@@ -352,6 +352,20 @@ def single_wheel() -> None:
             "The packages onnxruntime and onnxruntime-gpu are both installed and overwrite each other. Uninstall both, "
             "then run `make install` (for a CPU) or `make install PROVIDER=gpu`."
         )
+
+
+def integer_product(graph: Path) -> Callable[[npt.NDArray[np.uint8]], Floats]:
+    """What `graph.kinds_int8` wrote, run by the caller's own thread. Raises Stop when it can not be loaded."""
+    try:
+        session = _session(graph, RuntimeOptions(), "cpu")
+    except _ERRORS as error:
+        raise Stop(f"{graph.name} of the embedding model in {graph.parent} can not be loaded: {error}") from error
+
+    def product(rows: npt.NDArray[np.uint8]) -> Floats:
+        answer: Floats = session.run(None, {"rows": rows})[0]
+        return answer
+
+    return product
 
 
 def out_of_memory(error: Exception) -> bool:

@@ -163,7 +163,7 @@ def one_builder(target: Path) -> Iterator[None]:
 def _build(source: Path, partial: Path, sources: dict[str, str], taught: Words, say: Progress) -> None:
     # Only a build needs the onnx package, and it costs every other process 40 MB.
     from edge.embedding.encoder import Encoder
-    from edge.embedding.graph import BertShape, bert_int8
+    from edge.embedding.graph import BertShape, bert_int8, kinds_int8
 
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
@@ -179,7 +179,9 @@ def _build(source: Path, partial: Path, sources: dict[str, str], taught: Words, 
     weights, words, forms = compose(base, source, taught)
     (partial / "thai.txt").write_text("".join(form + "\n" for form in forms), "utf-8")
     if (kinds := _remembered(source)) is not None:
-        kinds.write(partial / Kinds.FILE)
+        product, centres, scale = kinds_int8(kinds.vectors())
+        (partial / Kinds.PRODUCT).write_bytes(product)
+        Kinds(centres, scale).write(partial / Kinds.FILE)
     say("Writing the int8 graph")
     shape = BertShape()
     (partial / "model.onnx").write_bytes(bert_int8(weights, words, shape))

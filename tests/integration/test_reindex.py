@@ -21,6 +21,7 @@ import pytest
 from edge.config import Settings, resources
 from edge.db import Database
 from edge.embedding import Encoder, ensure_built
+from edge.embedding.graph import kinds_int8
 from edge.embedding.kinds import Kinds
 from edge.embedding.manifest import digest, read_manifest, write_manifest
 from edge.errors import Rejected, Stop
@@ -55,10 +56,11 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model.graph.initializer.append(onnx.numpy_helper.from_array(order.astype(np.int64), "order"))
     model.graph.node.append(onnx.helper.make_node("Gather", ["unordered", "order"], [output.name], axis=2))
     onnx.save(model, other / "model.onnx")
-    kinds = Kinds.read(other / Kinds.FILE).tensors()
-    Kinds(kinds["centres"][:, order], kinds["scale"]).write(other / Kinds.FILE)
+    product, centres, scale = kinds_int8(Kinds.read(other / Kinds.FILE).vectors()[:, order])
+    Kinds(centres, scale).write(other / Kinds.FILE)
+    (other / Kinds.PRODUCT).write_bytes(product)
     manifest = read_manifest(other)
-    files = {**manifest.files, **{name: digest(other / name) for name in ("model.onnx", Kinds.FILE)}}
+    files = {**manifest.files, **{name: digest(other / name) for name in ("model.onnx", Kinds.FILE, Kinds.PRODUCT)}}
     fresh = type(manifest)(
         **{name: getattr(manifest, name) for name in manifest.__slots__ if name not in ("name", "files", "golden")},
         name="other",

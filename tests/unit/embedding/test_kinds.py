@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from edge.embedding.graph import kinds_int8
 from edge.embedding.kinds import Kinds, unit
+from edge.embedding.runtime import integer_product
+from edge.errors import Stop
 
 WIDTH = 384
 
@@ -51,10 +54,27 @@ def test_alone_and_in_any_batch_the_bits_are_the_same(centres):
 
 
 def test_the_sums_are_exact_at_their_largest():
-    top = np.full((1, 512), 255, np.float32) @ np.full((512, 1), 127, np.float32)
-    assert int(top[0, 0]) == 512 * 255 * 127 < 2**24
-    with pytest.raises(ValueError, match="513 dimensions"):
-        Kinds(np.zeros((2, 513), np.float32), np.ones(2, np.float32))
+    top = np.full((1, 1024), 127, np.float32) @ np.full((1024, 1), 127, np.float32)
+    assert int(top[0, 0]) == 1024 * 127 * 127 < 2**24
+    with pytest.raises(ValueError, match="1025 dimensions"):
+        Kinds(np.zeros((2, 1025), np.float32), np.ones(2, np.float32))
+
+
+def test_the_product_of_onnx_runtime_is_that_of_numpy(centres, tmp_path):
+    product, whole, scale = kinds_int8(centres)
+    (tmp_path / Kinds.PRODUCT).write_bytes(product)
+    rows = near(centres, range(70), 1.2)
+    by_numpy, by_ort = Kinds(whole, scale), Kinds(whole, scale, product=integer_product(tmp_path / Kinds.PRODUCT))
+    together = by_numpy.drawn(rows)
+    assert np.array_equal(by_ort.drawn(rows), together)
+    assert np.array_equal(np.concatenate([by_ort.drawn(rows[at : at + 1]) for at in range(70)]), together)
+    # On processors that add two products in 16 bits, no two neighbours may overflow together.
+    size = np.abs(whole.astype(np.int64))
+    assert 255 * (size[:, 1:] + size[:, :-1]).max() <= 2**15 - 1
+    assert ((by_numpy.vectors() * centres).sum(axis=1) > 0.999).all()
+    (tmp_path / Kinds.PRODUCT).write_bytes(b"torn")
+    with pytest.raises(Stop, match=r"kinds\.onnx"):
+        integer_product(tmp_path / Kinds.PRODUCT)
 
 
 def test_what_is_written_is_read_again(centres, tmp_path):
