@@ -71,7 +71,7 @@ def test_the_product_of_onnx_runtime_is_that_of_numpy(centres, tmp_path):
     # On processors that add two products in 16 bits, no two neighbours may overflow together.
     size = np.abs(whole.astype(np.int64))
     assert 255 * (size[:, 1:] + size[:, :-1]).max() <= 2**15 - 1
-    assert ((by_numpy.vectors() * centres).sum(axis=1) > 0.999).all()
+    assert ((unit(by_numpy.vectors()) * centres).sum(axis=1) > 0.999).all()
     (tmp_path / Kinds.PRODUCT).write_bytes(b"torn")
     with pytest.raises(Stop, match=r"kinds\.onnx"):
         integer_product(tmp_path / Kinds.PRODUCT)
