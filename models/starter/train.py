@@ -547,7 +547,9 @@ def main() -> None:
         save(model, reader, forms, texts.kinds, options.out)
         return
     checkpoint = options.out.with_suffix(".checkpoint")
-    log = options.out.with_name("training.log").open("a" if options.start or checkpoint.is_file() else "w", encoding="utf-8")
+    log = options.out.with_name("training.log").open(
+        "a" if options.start or checkpoint.is_file() else "w", encoding="utf-8"
+    )
 
     def say(line: str) -> None:
         print(line, flush=True)
