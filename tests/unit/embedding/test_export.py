@@ -166,9 +166,9 @@ def test_an_export_that_fails_leaves_the_one_before_it(copy: Path, monkeypatch: 
 class _Coarse(Float):
     """Weights of two bits: far below any bar."""
 
-    def __call__(self, g: object, x: str, name: str, weight: np.ndarray, bias: np.ndarray) -> str:  # type: ignore[override]
+    def __call__(self, g: object, x: str, name: str, weight: np.ndarray) -> str:  # type: ignore[override]
         step = np.abs(weight).max() / 2
-        return Float.__call__(self, g, x, name, np.rint(weight / step) * step, bias)  # type: ignore[arg-type]
+        return Float.__call__(self, g, x, name, np.rint(weight / step) * step)  # type: ignore[arg-type]
 
 
 def test_what_is_below_the_bar_is_refused_and_the_next_attempt_named(

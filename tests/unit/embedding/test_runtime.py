@@ -123,7 +123,7 @@ def test_memory_that_really_runs_out_costs_no_text(model_dir: Path, tmp_path: Pa
         "utf-8",
     )
     done = subprocess.run(
-        [sys.executable, str(script), str(model_dir), "12"], capture_output=True, text=True, timeout=90
+        [sys.executable, str(script), str(model_dir), "15"], capture_output=True, text=True, timeout=90
     )
     assert done.returncode == 0, done.stderr[-2000:]
 

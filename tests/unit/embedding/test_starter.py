@@ -61,7 +61,9 @@ def test_the_manifest_tells_where_the_model_comes_from(model_dir: Path) -> None:
     manifest = read_manifest(model_dir)
     assert manifest.licence == "Apache-2.0"
     assert manifest.dimension == 768
-    assert set(manifest.files) == {"model.onnx", "kinds.safetensors", "tokenizer.json", "lexicon.txt", "thai.txt"}
+    assert set(manifest.files) == {
+        "model.onnx", "kinds.onnx", "kinds.safetensors", "tokenizer.json", "lexicon.txt", "thai.txt",
+    }  # fmt: skip
     assert manifest.sources["base"] == building.BASE_SHA256
     assert len(manifest.golden) == 4
     assert all(np.isclose(np.linalg.norm(vector), 1, atol=1e-5) for vector in manifest.golden.values())
