@@ -179,7 +179,7 @@ def measure(
                     took.append(contender.ask(texts=texts)["seconds"])
                 else:
                     took += [contender.ask(texts=texts, one=n, times=5)["seconds"] for n in range(4)]
-        for contender in (one for one in found.values() if one.kind.startswith("edge")):
+        for contender in _ours(found):
             time.sleep(0.3)
             contender.took.setdefault(BATCH, []).append(contender.ask(texts="32", first=32, times=3)["seconds"])
         for one in machine:
@@ -223,10 +223,7 @@ def report(
             f"| {NAMES[kind]} | {single} | {128 / middle[kind]['mixed']:.1f} | {contender.loaded_mb:.0f} | "
             f"{contender.running_mb:.0f} | {contender.load_seconds:.2f} | {like} |"
         )
-    ours = {
-        texts: min((c for k, c in found.items() if k.startswith("edge")), key=lambda c: middle[c.kind][texts])
-        for texts in SETS
-    }
+    ours = {texts: min(_ours(found), key=lambda one: middle[one.kind][texts]) for texts in SETS}
     said = (
         "How many times as fast the better of our two is (median over what both were asked one after the other), and the "
         "goal on two cores of a processor with VNNI:"
@@ -256,10 +253,14 @@ def report(
     return "\n".join(lines)
 
 
+def _ours(found: Mapping[str, Contender]) -> list[Contender]:
+    return [contender for kind, contender in found.items() if kind.startswith("edge")]
+
+
 def _share(found: Mapping[str, Contender], peaks: list[float], texts: str, gop: float) -> float:
     """Of the peak measured in the same round, as the median of the rounds, for the better of our two."""
     shares = []
-    for contender in (one for one in found.values() if one.kind.startswith("edge")):
+    for contender in _ours(found):
         rounds = np.array(contender.took[texts]).reshape(len(peaks), -1)
         shares.append(median(gop / median(took) / peak for took, peak in zip(rounds, peaks, strict=True)))
     return max(shares)

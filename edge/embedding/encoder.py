@@ -132,8 +132,7 @@ class Encoder:
             tokens = reading.result()
         kinds = None
         if Kinds.FILE in manifest.files:
-            product = integer_product(model_dir / Kinds.PRODUCT) if Kinds.PRODUCT in manifest.files else None
-            kinds = Kinds.read(model_dir / Kinds.FILE, product)
+            kinds = Kinds.read(model_dir / Kinds.FILE, integer_product(model_dir / Kinds.PRODUCT))
         encoder = cls(runtime, tokens, manifest, kinds=kinds, parallel=parallel, cache_texts=cache_texts)
         encoder._check_golden(manifest)
         return encoder

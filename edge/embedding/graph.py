@@ -20,6 +20,7 @@ from __future__ import annotations
 import mmap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -114,8 +115,7 @@ class _Graph:
     def linear(self, quantized: tuple[str, str], name: str, weight: Floats, zero: str, *, paired: bool = False) -> str:
         """`x @ weight.T` with `weight` [out, in] rounded to whole numbers, one scale per output."""
         data, row_scale = quantized
-        top, scale = _paired_scale(weight) if paired else _plain_scale(weight)
-        whole = np.clip(np.rint(weight / scale[:, None]), -top, top).astype(np.int8)
+        whole, scale = _rounded(weight, *(_paired_scale(weight) if paired else _plain_scale(weight)))
         product = self.add(
             "MatMulIntegerToFloat",
             data,
@@ -214,6 +214,10 @@ def _paired_scale(weight: Floats) -> tuple[int, Floats]:
     return 127, np.maximum(top, 1e-12).astype(np.float32)
 
 
+def _rounded(weight: Floats, top: int, scale: Floats) -> tuple[npt.NDArray[np.int8], Floats]:
+    return np.clip(np.rint(weight / scale[:, None]), -top, top).astype(np.int8), scale
+
+
 class Linear(Protocol):
     """How `x @ weight.T` is written, `weight` [out, in]. `name` ends with the part of the layer that it is.
 
@@ -297,7 +301,7 @@ class _Layers:
     def attended(self, layer: int) -> tuple[Floats, Floats]:
         """The product behind the attention, its bias with that of the values in it: their weights sum to one."""
         weight, bias = self.both(layer, "attention.output.dense")
-        return weight, bias + weight @ self.both(layer, "attention.self.value")[1]
+        return weight, bias + weight @ self._weights[f"encoder.layer.{layer}.attention.self.value.bias"]
 
     def places(self) -> Floats:
         """What is added to the words by position: [positions, hidden]."""
@@ -361,8 +365,7 @@ def kinds_int8(vectors: Floats) -> tuple[bytes, Array, Floats]:
     `rows` uint8 [n, width] around 128 in, `sums` float32 [n, kinds] out: whole numbers, with int8 [kinds, width] whose
     rows, times their scales float32 [kinds], are the vectors.
     """
-    top, scale = _paired_scale(vectors)
-    whole = np.clip(np.rint(vectors / scale[:, None]), -top, top).astype(np.int8)
+    whole, scale = _rounded(vectors, *_paired_scale(vectors))
     g = _Graph()
     one, centres = g.constant("one", np.array(1, np.float32)), g.constant("centres", whole.T)
     zero = g.constant("zero.128", np.array(128, np.uint8))
@@ -409,10 +412,7 @@ def _cpu(
     if linear.int8_words:
         g.integer_constants(g.add("Shape", x, start=0, end=1))
 
-    def affine(x: str, name: str, layer: int, part: str) -> str:
-        weight, bias = model.both(layer, part)
-        return g.plus(linear(g, x, name, weight), name, bias)
-
+    affine = partial(_affine, g, linear)
     for layer in range(shape.layers):
         to = f"layer{layer}."
         three = [model.both(layer, "attention.self." + part) for part in ("query", "key", "value")]
@@ -422,12 +422,11 @@ def _cpu(
         q = g.plus(q, to + "query", three[0][1])
         more = ["", "", bias] if bias else []
         seen = g.add("MultiHeadAttention", q, k, v, *more, domain=_MS, num_heads=shape.heads)
-        weight, offset = model.attended(layer)
-        seen = g.plus(linear(g, g.add("Reshape", seen, "flat"), to + "attended", weight), to + "attended", offset)
+        seen = affine(g.add("Reshape", seen, "flat"), to + "attended", *model.attended(layer))
         x = g.add("Add", x, seen)
         x = g.norm(x, to + "attention", *model.both(layer, "attention.output.LayerNorm"), shape.epsilon)
-        wide = g.add("Gelu", affine(x, to + "wide", layer, "intermediate.dense"), domain=_MS)
-        narrow = affine(wide, to + "narrow", layer, "output.dense")
+        wide = g.add("Gelu", affine(x, to + "wide", *model.both(layer, "intermediate.dense")), domain=_MS)
+        narrow = affine(wide, to + "narrow", *model.both(layer, "output.dense"))
         x = g.norm(g.add("Add", x, narrow), to + "out", *model.both(layer, "output.LayerNorm"), shape.epsilon)
         if progress:
             progress(layer + 1, shape.layers)
@@ -496,15 +495,12 @@ def write_tensorrt(
     folder: Path, weights: Mapping[str, Floats], words: Floats, shape: BertShape, progress: Progress | None = None
 ) -> None:
     """Write the float16 graph of standard operators; inputs and output as `write_cuda`. Layer norms in float32."""
-    g, model, linear = _Graph(), _Layers(weights, shape), Float(np.float16)
+    g, model = _Graph(), _Layers(weights, shape)
+    affine = partial(_affine, g, Float(np.float16), dtype=np.float16)
 
     def norm(x: str, name: str, gamma: Floats, beta: Floats) -> str:
         wide = g.add("Cast", x, to=TensorProto.FLOAT)
         return g.add("Cast", g.norm(wide, name, gamma, beta, shape.epsilon), to=TensorProto.FLOAT16)
-
-    def affine(x: str, name: str, layer: int, part: str) -> str:
-        weight, bias = model.both(layer, part)
-        return g.plus(linear(g, x, name, weight), name, bias.astype(np.float16))
 
     rows, places, count = _half_words(g, model, words)
     x = norm(g.add("Add", rows, places), "embedded", *model.embedded_norm())
@@ -522,18 +518,26 @@ def write_tensorrt(
         added = g.add("Add", added, bias)
     for layer in range(shape.layers):
         to = f"layer{layer}."
-        q, k, v = (affine(x, to + part, layer, "attention.self." + part) for part in ("query", "key", "value"))
+        q, k, v = (
+            affine(x, to + part, *model.both(layer, "attention.self." + part)) for part in ("query", "key", "value")
+        )
         scores = g.add("MatMul", g.add("Mul", g.heads(q), "1/sqrt"), g.heads(k, transposed=True))
         seen = g.add("MatMul", g.add("Softmax", g.add("Add", scores, added), axis=-1), g.heads(v))
         seen = g.add("Reshape", g.add("Transpose", seen, perm=[0, 2, 1, 3]), "whole")
-        seen = affine(seen, to + "attended", layer, "attention.output.dense")
+        seen = affine(seen, to + "attended", *model.both(layer, "attention.output.dense"))
         x = norm(g.add("Add", x, seen), to + "attention", *model.both(layer, "attention.output.LayerNorm"))
-        wide = g.add("Gelu", affine(x, to + "wide", layer, "intermediate.dense"))
-        narrow = affine(wide, to + "narrow", layer, "output.dense")
+        wide = g.add("Gelu", affine(x, to + "wide", *model.both(layer, "intermediate.dense")))
+        narrow = affine(wide, to + "narrow", *model.both(layer, "output.dense"))
         x = norm(g.add("Add", x, narrow), to + "out", *model.both(layer, "output.LayerNorm"))
         if progress:
             progress(layer + 1, shape.layers)
     _write(folder, g, ["input_ids", "attention_mask"], _pooled(g, x, shape, by_product=False))
+
+
+def _affine(
+    g: _Graph, linear: Linear, x: str, name: str, weight: Floats, bias: Floats, dtype: type[np.floating] = np.float32
+) -> str:
+    return g.plus(linear(g, x, name, weight), name, bias.astype(dtype))
 
 
 def _half_words(g: _Graph, model: _Layers, words: Floats) -> tuple[str, str, str]:

@@ -23,7 +23,16 @@ from onnxruntime.capi import onnxruntime_pybind11_state as failures
 from edge.embedding.manifest import Floats
 from edge.errors import Stop, Unavailable
 
-__all__ = ["PROVIDERS", "Provider", "Runtime", "RuntimeOptions", "integer_product", "out_of_memory", "single_wheel"]
+__all__ = [
+    "PROVIDERS",
+    "Provider",
+    "Runtime",
+    "RuntimeOptions",
+    "integer_product",
+    "out_of_memory",
+    "session_options",
+    "single_wheel",
+]
 
 Provider = Literal["auto", "cpu", "cuda", "tensorrt"]
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
@@ -39,7 +48,7 @@ _ROWS = (1, 2, 4, 8, 16, 32, 64)
 _TOKENS_CPU, _TOKENS_GPU = 256, 8192
 # Seconds until a card that does not answer is given up. TensorRT compiles for minutes at a shape's first text.
 _PATIENCE = 900
-# How long a thread without work waits awake, in microseconds: longer than any operator of its neighbour takes.
+# How long a thread without work waits awake, in microseconds: longer than what lies between two operators it shares in.
 _SPIN_US = "1000"
 # What may stay on the CPU in a session of a GPU: shape arithmetic, which ONNX Runtime puts there by intent.
 _STRAYS = 0.1
@@ -376,17 +385,23 @@ def out_of_memory(error: Exception) -> bool:
     )
 
 
-def _session(
-    graph: Path, wanted: RuntimeOptions, provider: str, *, graphs: bool = False, longest: int = 128
-) -> ort.InferenceSession:
+def session_options(threads: int) -> ort.SessionOptions:
+    """Of every session with a model; `threads` of one inference, 0 for as many as there are cores."""
     options = ort.SessionOptions()
-    options.intra_op_num_threads = wanted.threads
+    options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     # Threads that sleep between two operators take longer to wake than many an operator lasts; after a text they must
     # not spin on as ONNX Runtime lets them, for the box has other work.
     options.add_session_config_entry("session.intra_op.spin_duration_us", _SPIN_US)
-    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     options.log_severity_level = 3
+    return options
+
+
+def _session(
+    graph: Path, wanted: RuntimeOptions, provider: str, *, graphs: bool = False, longest: int = 128
+) -> ort.InferenceSession:
+    options = session_options(wanted.threads)
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     limit = wanted.gpu_memory_mb * 2**20
     cuda: dict[str, Any] = {
         "device_id": 0,

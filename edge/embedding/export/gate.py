@@ -14,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from edge.embedding.kinds import unit
 from edge.embedding.manifest import Floats
+from edge.embedding.runtime import session_options
 from edge.embedding.text import normalise
 from edge.embedding.tokens import Tokens
 from edge.errors import Stop
@@ -75,11 +76,8 @@ class Runner:
 
     def __init__(self, graph: Path, tokens: Tokens, *, pooling: str, max_tokens: int) -> None:
         """Raises Stop when ONNX Runtime can not load the graph."""
-        options = ort.SessionOptions()
-        options.log_severity_level = 3
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            self._session = ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(str(graph), session_options(0), providers=["CPUExecutionProvider"])
         except Exception as error:  # the library's own exceptions share no public root
             raise Stop(f"{graph} can not be loaded: {error}") from error
         self._tokens = tokens
